@@ -1,0 +1,1 @@
+//! The control plane: stores, checks, compiles and pushes definitions.

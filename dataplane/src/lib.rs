@@ -1,0 +1,1 @@
+//! The data plane: shards, HTTP on the wire, the request pipeline.

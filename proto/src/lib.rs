@@ -1,0 +1,36 @@
+//! What the two planes say to each other, and what operators say to the control plane.
+//!
+//! The sources are the `.proto` files under `proto/`; everything here is generated from them. Every message also has
+//! the canonical protobuf JSON form through `serde`.
+
+#![allow(missing_docs, unused_qualifications, unreachable_pub, clippy::all)]
+
+/// The Admin API.
+pub mod admin {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("tidegate.admin.v1");
+        include!(concat!(env!("OUT_DIR"), "/tidegate.admin.v1.serde.rs"));
+    }
+}
+
+/// The configuration stream from the control plane to the nodes.
+pub mod config {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("tidegate.config.v1");
+        include!(concat!(env!("OUT_DIR"), "/tidegate.config.v1.serde.rs"));
+    }
+}
+
+/// What nodes report.
+pub mod telemetry {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("tidegate.telemetry.v1");
+        include!(concat!(env!("OUT_DIR"), "/tidegate.telemetry.v1.serde.rs"));
+    }
+}
+
+/// The compiled descriptors of every file, for reflection and tools.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,3 @@
+//! The `tidegate` binary: both planes and the command line.
+
+fn main() {}
