@@ -1,0 +1,57 @@
+//! Clients that the machine may or may not have.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result};
+
+/// The variable that turns a missing tool from a skipped test into a failed one; `.ci/run` sets it to `required`.
+pub const REQUIRED: &str = "TIDEGATE_TEST_TOOLS";
+
+/// A test could not run because a program is not installed.
+#[derive(Debug)]
+pub struct Missing(pub String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{0} is not installed (Debian: apt-get install {0})", self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Finds a program on the path, or says with [`Missing`] that this test cannot run here.
+pub fn find(name: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|candidate| is_program(candidate))
+        .ok_or_else(|| Missing(name.to_owned()).into())
+}
+
+/// Whether a missing tool must fail the test.
+pub fn required() -> bool {
+    std::env::var_os(REQUIRED).is_some_and(|value| value == "required")
+}
+
+/// Runs `curl` silently, within a bound of 60 seconds, and returns what it did.
+pub fn curl(arguments: &[&str]) -> Result<Output> {
+    run(Command::new(find("curl")?)
+        .args(["--silent", "--show-error", "--max-time", "60"])
+        .args(arguments))
+}
+
+/// Runs a command with nothing on its standard input.
+pub fn run(command: &mut Command) -> Result<Output> {
+    command
+        .stdin(std::process::Stdio::null())
+        .output()
+        .with_context(|| format!("running {:?}", command.get_program()))
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
