@@ -1,1 +1,3 @@
 //! The control plane: stores, checks, compiles and pushes definitions.
+
+pub mod model;
