@@ -1,1 +1,3 @@
 //! The data plane: shards, HTTP on the wire, the request pipeline.
+
+pub mod limit;

@@ -1,0 +1,244 @@
+//! Which limits exist on this node. Owned by the configuration thread.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cell::{Cell, Limit, Nanos};
+
+/// What a limit limits. Stays the same over deployments, so that the bucket does too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LimitId {
+    /// All APIs of an account in a region together (SEC-081).
+    Account {
+        /// Twelve digits.
+        account: String,
+        /// The region's name.
+        region: String,
+    },
+    /// One stage, all methods together.
+    Stage {
+        /// The API's id.
+        api: String,
+        /// The stage's name.
+        stage: String,
+    },
+    /// One method of one resource in one stage (SEC-078).
+    Method {
+        /// The API's id.
+        api: String,
+        /// The stage's name.
+        stage: String,
+        /// The resource's path, `/pets/{petId}`: ids of resources change when an API is imported again.
+        resource: String,
+        /// The method, or `ANY`.
+        method: String,
+    },
+}
+
+/// Where a shard finds its credit for a limit. Small numbers, reused after a limit has aged out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LimitIndex(pub u32);
+
+/// A limit in use. Held by whatever names its index (a stage's plan): while one exists the index stays taken.
+#[derive(Clone, Debug)]
+pub struct LimitHandle {
+    index: LimitIndex,
+    cell: Arc<Cell>,
+    /// Counts the handles; the cell's own count includes the shards' credits.
+    in_use: Arc<()>,
+}
+
+impl LimitHandle {
+    /// The dense index that plans carry.
+    pub fn index(&self) -> LimitIndex {
+        self.index
+    }
+
+    /// The bucket.
+    pub fn cell(&self) -> &Arc<Cell> {
+        &self.cell
+    }
+}
+
+/// The node's limits by id.
+#[derive(Debug)]
+pub struct Registry {
+    limits: HashMap<LimitId, Entry>,
+    free: Vec<LimitIndex>,
+    next: u32,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    handle: LimitHandle,
+    unused_since: Option<Nanos>,
+}
+
+/// The node's table of limits is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this node holds {0} throttling limits, which is the most it may; raise `throttle_cells` or serve fewer stages on this node"
+)]
+pub struct TooManyLimits(pub usize);
+
+impl Registry {
+    /// An empty registry for at most `capacity` limits.
+    pub fn new(capacity: usize) -> Registry {
+        Registry {
+            limits: HashMap::new(),
+            free: Vec::new(),
+            next: 0,
+            capacity: capacity.min(u32::MAX as usize),
+        }
+    }
+
+    /// The bucket for `id` with `limit` in force: a full one where there was none, the same one at the level it
+    /// had where there was. Shards that hold credit of a bucket whose limit changed settle when they apply the
+    /// configuration ([`Credits::settle_all`](super::Credits::settle_all)).
+    pub fn resolve(&mut self, id: LimitId, limit: Limit, now: Nanos) -> Result<LimitHandle, TooManyLimits> {
+        if let Some(entry) = self.limits.get_mut(&id) {
+            entry.unused_since = None;
+            if entry.handle.cell.limit() != limit {
+                entry.handle.cell.reconfigure(limit, now);
+            }
+            return Ok(entry.handle.clone());
+        }
+        if self.limits.len() >= self.capacity {
+            return Err(TooManyLimits(self.capacity));
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.next += 1;
+            LimitIndex(self.next - 1)
+        });
+        let handle = LimitHandle {
+            index,
+            cell: Arc::new(Cell::new(limit)),
+            in_use: Arc::new(()),
+        };
+        self.limits.insert(
+            id,
+            Entry {
+                handle: handle.clone(),
+                unused_since: None,
+            },
+        );
+        Ok(handle)
+    }
+
+    /// Forgets the limits that nobody has named for a while, and says which indexes became free, for the shards
+    /// to [`forget`](super::Credits::forget): tell them before anything that is resolved later, as it may get the
+    /// same index. Call it every minute or so.
+    ///
+    /// A bucket that is not full yet stays for up to a day: a stage that is deleted and made again must not get
+    /// a second burst by it.
+    pub fn sweep(&mut self, now: Nanos) -> Vec<LimitIndex> {
+        let mut gone = Vec::new();
+        self.limits.retain(|_, entry| {
+            if Arc::strong_count(&entry.handle.in_use) > 1 {
+                entry.unused_since = None;
+                return true;
+            }
+            let unused = now.saturating_sub(*entry.unused_since.get_or_insert(now));
+            let aged = unused >= nanos(KEEP_UNUSED) && entry.handle.cell.is_untouched(now);
+            let stay = !aged && unused < nanos(KEEP_AT_MOST);
+            if !stay {
+                gone.push(entry.handle.index);
+            }
+            stay
+        });
+        self.free.extend(&gone);
+        gone
+    }
+
+    /// How many limits there are.
+    pub fn len(&self) -> usize {
+        self.limits.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.limits.is_empty()
+    }
+}
+
+fn nanos(duration: Duration) -> Nanos {
+    duration.as_nanos() as Nanos
+}
+
+const KEEP_UNUSED: Duration = Duration::from_secs(600);
+const KEEP_AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::Credits;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    fn method(name: &str) -> LimitId {
+        LimitId::Method {
+            api: "a1b2c3d4e5".into(),
+            stage: "prod".into(),
+            resource: "/pets".into(),
+            method: name.into(),
+        }
+    }
+
+    /// D9: a redeployment with another rate finds the bucket as it was.
+    #[test]
+    fn the_same_id_is_the_same_bucket() {
+        let mut registry = Registry::new(10);
+        let first = registry
+            .resolve(method("GET"), Limit::new(1.0, 10).unwrap(), 0)
+            .unwrap();
+        let mut credits = Credits::new(2);
+        credits.install(&first);
+        for _ in 0..10 {
+            credits.admit(0, &[first.index()]).unwrap();
+        }
+        drop(first);
+        let again = registry
+            .resolve(method("GET"), Limit::new(2.0, 10).unwrap(), 0)
+            .unwrap();
+        credits.install(&again);
+        assert!(credits.admit(0, &[again.index()]).is_err());
+        assert!(credits.admit(SECOND / 2, &[again.index()]).is_ok());
+        let other = registry
+            .resolve(method("PUT"), Limit::new(2.0, 10).unwrap(), 0)
+            .unwrap();
+        assert_ne!(other.index(), again.index());
+    }
+
+    /// D9: ids that vanish age out, but not before their bucket is full again.
+    #[test]
+    fn unused_limits_age_out_and_their_index_is_used_again() {
+        let mut registry = Registry::new(2);
+        let slow = registry
+            .resolve(method("GET"), Limit::new(0.001, 5).unwrap(), 0)
+            .unwrap();
+        let quick = registry
+            .resolve(method("PUT"), Limit::new(100.0, 5).unwrap(), 0)
+            .unwrap();
+        assert_eq!(
+            registry.resolve(method("PATCH"), Limit::NONE, 0).unwrap_err(),
+            TooManyLimits(2)
+        );
+        let mut credits = Credits::new(2);
+        credits.install(&slow);
+        credits.install(&quick);
+        credits.admit(0, &[slow.index(), quick.index()]).unwrap();
+        let (slow_index, quick_index) = (slow.index(), quick.index());
+        assert_eq!(registry.sweep(SECOND), []);
+        drop((slow, quick));
+        assert_eq!(registry.sweep(2 * SECOND), []);
+        assert_eq!(registry.sweep(602 * SECOND), [quick_index]);
+        let reused = registry.resolve(method("PATCH"), Limit::NOTHING, 0).unwrap();
+        assert_eq!(reused.index(), quick_index);
+        credits.install(&reused);
+        assert!(credits.admit(0, &[quick_index]).is_err());
+        assert_eq!(registry.sweep(1003 * SECOND), [slow_index]);
+        assert_eq!(registry.len(), 1);
+    }
+}
