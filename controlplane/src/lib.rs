@@ -1,3 +1,4 @@
 //! The control plane: stores, checks, compiles and pushes definitions.
 
+pub mod distribute;
 pub mod model;

@@ -1,3 +1,4 @@
 //! The data plane: shards, HTTP on the wire, the request pipeline.
 
+pub mod config;
 pub mod limit;
