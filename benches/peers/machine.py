@@ -1,0 +1,85 @@
+"""What the machine is, what it has installed, and how quiet it was."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_began = None
+
+
+def processors():
+    return len(os.sched_getaffinity(0))
+
+
+def install(commands):
+    """Installs the Debian packages of missing commands, or ends with one line that says what to do."""
+    missing = {command: package for command, package in commands.items() if find(command) is None}
+    if not missing:
+        return
+    packages = sorted(set(missing.values()))
+    advice = "install " + " ".join(packages) + " first"
+    if shutil.which("apt-get") is None:
+        sys.exit(advice)
+    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+        result = subprocess.run([*prefix, "apt-get", "-qq", *arguments], env=environment, capture_output=True, text=True, timeout=600)
+        if result.returncode != 0:
+            sys.exit(f"{advice} (apt-get: {result.stderr.strip().splitlines()[-1:]})")
+
+
+def find(command):
+    """Where a command is; /usr/sbin is looked at even when it is not on the path."""
+    return shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+def _read(path):
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def _first_line(*command):
+    result = subprocess.run([find(command[0]) or command[0], *command[1:]], capture_output=True, text=True, check=False)
+    return ((result.stdout + result.stderr).strip().splitlines() or ["unknown"])[0]
+
+
+def _cpu_times():
+    """All CPU time and stolen CPU time so far, in ticks."""
+    fields = [int(field) for field in _read("/proc/stat").splitlines()[0].split()[1:]]
+    return sum(fields[:8]), fields[7]
+
+
+def facts():
+    """Facts taken before the first round."""
+    global _began
+    _began = _cpu_times()
+    cpuinfo = _read("/proc/cpuinfo")
+    model = next((line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), "unknown")
+    memory = int(_read("/proc/meminfo").split()[1]) / 1048576
+    revision = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "revision": revision.stdout.strip() or "unknown",
+        "processor": f"{model}, {processors()} CPUs",
+        "memory": f"{memory:.1f} GB",
+        "kernel": platform.release(),
+        "congestion control": _read("/proc/sys/net/ipv4/tcp_congestion_control"),
+        "load average before": " ".join(_read("/proc/loadavg").split()[:3]),
+        "nginx": _first_line("nginx", "-v"),
+        "haproxy": _first_line("haproxy", "-v"),
+        "wrk": _first_line("wrk", "-v"),
+        "openssl": _first_line("openssl", "version"),
+        "rustc": _first_line("rustc", "--version"),
+    }
+
+
+def facts_after():
+    """Facts about the time of the measurement."""
+    whole, stolen = (after - before for after, before in zip(_cpu_times(), _began))
+    return {"stolen CPU during the run": f"{100 * stolen / max(whole, 1):.1f} %"}
