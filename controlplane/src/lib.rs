@@ -2,3 +2,5 @@
 
 pub mod distribute;
 pub mod model;
+pub mod service;
+pub mod store;
