@@ -1,0 +1,210 @@
+//! `import` and `deploy`.
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tidegate_proto::admin::v1::{
+    DeployRequest, DeployResponse, ImportOptions, ImportRequest, ImportResponse, Rollout, import_options,
+};
+
+use crate::{
+    cli::{DeployArgs, GlobalArgs, ImportArgs, ImportMode, OutputFormat},
+    client::Client,
+    output,
+};
+
+/// What `import` prints.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Imported {
+    /// The API.
+    pub(crate) api_id: String,
+    /// The deployment; absent where no stage was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deployment_id: Option<String>,
+    /// Where the stage answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) invoke_url: Option<String>,
+    /// What was not understood, by name.
+    pub(crate) warnings: Vec<String>,
+    /// How far the change has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rollout: Option<Value>,
+}
+
+/// `tidegate import`.
+pub(crate) async fn import(global: &GlobalArgs, args: &ImportArgs) -> anyhow::Result<()> {
+    // Read first: a missing file should not need a running instance to be noticed.
+    let document = super::read_input(&args.file, MAX_DOCUMENT)?;
+    let client = Client::connect(global).await?;
+    let imported = import_document(client, document, args).await?;
+    match global.output {
+        OutputFormat::Json => output::json(&imported),
+        OutputFormat::Table => {
+            println!("api         {}", imported.api_id);
+            if let Some(deployment) = &imported.deployment_id {
+                println!("deployment  {deployment}");
+            }
+            if let Some(url) = &imported.invoke_url {
+                println!("invoke URL  {url}");
+            } else {
+                println!(
+                    "not deployed: `tidegate deploy {} --stage NAME` makes it callable",
+                    imported.api_id
+                );
+            }
+            for warning in &imported.warnings {
+                eprintln!("warning: {warning}");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Sends a document and deploys the API where a stage is named.
+pub(crate) async fn import_document(
+    mut client: Client,
+    document: Vec<u8>,
+    args: &ImportArgs,
+) -> anyhow::Result<Imported> {
+    let options = ImportOptions {
+        api_id: args.api.clone().unwrap_or_default(),
+        mode: match args.mode {
+            ImportMode::Merge => import_options::Mode::Merge,
+            ImportMode::Overwrite => import_options::Mode::Overwrite,
+        }
+        .into(),
+        fail_on_warnings: args.fail_on_warnings,
+        base_path: args.base_path.name().to_owned(),
+        file_name: args.file.display().to_string(),
+    };
+    let first = ImportRequest {
+        options: Some(options),
+        document: Vec::new(),
+    };
+    let rest: Vec<_> = document
+        .chunks(CHUNK)
+        .map(|part| ImportRequest {
+            options: None,
+            document: part.to_vec(),
+        })
+        .collect();
+    let messages = tokio_stream::iter(std::iter::once(first).chain(rest));
+    let ImportResponse {
+        rest_api, warnings, ..
+    } = client
+        .api
+        .import(messages)
+        .await
+        .map_err(|status| client.explain(status))?
+        .into_inner();
+    let api_id = rest_api
+        .and_then(|api| api.id)
+        .context("the server did not say which API it made")?;
+    let mut imported = Imported {
+        api_id,
+        warnings,
+        ..Imported::default()
+    };
+    if let Some(stage) = &args.stage {
+        let request = DeployRequest {
+            api_id: imported.api_id.clone(),
+            stage_name: stage.clone(),
+            wait_ms: args.wait_ms,
+            ..DeployRequest::default()
+        };
+        let deployed = client.api.deploy(request).await.map_err(|status| {
+            client.explain(status).context(format!(
+                "the API {} was imported but not deployed",
+                imported.api_id
+            ))
+        })?;
+        let DeployResponse {
+            deployment,
+            invoke_url,
+            warnings,
+            rollout,
+        } = deployed.into_inner();
+        imported.deployment_id = deployment.and_then(|deployment| deployment.id);
+        imported.invoke_url = Some(invoke_url).filter(|url| !url.is_empty());
+        // The same remark may come from the import and from compiling what was imported.
+        for warning in warnings {
+            if !imported.warnings.contains(&warning) {
+                imported.warnings.push(warning);
+            }
+        }
+        warn_incomplete(rollout.as_ref());
+        imported.rollout = rollout.map(serde_json::to_value).transpose()?;
+    }
+    Ok(imported)
+}
+
+/// `tidegate deploy`.
+pub(crate) async fn deploy(global: &GlobalArgs, args: &DeployArgs) -> anyhow::Result<()> {
+    let mut client = Client::connect(global).await?;
+    let request = DeployRequest {
+        api_id: args.api.clone(),
+        stage_name: args.stage.clone().unwrap_or_default(),
+        description: args.description.clone().unwrap_or_default(),
+        variables: args.variables.iter().cloned().collect(),
+        wait_ms: args.wait_ms,
+        ..DeployRequest::default()
+    };
+    let response = client
+        .api
+        .deploy(request)
+        .await
+        .map_err(|status| client.explain(status))?
+        .into_inner();
+    warn_incomplete(response.rollout.as_ref());
+    let id = response
+        .deployment
+        .as_ref()
+        .and_then(|deployment| deployment.id.clone())
+        .unwrap_or_default();
+    let value = json!({
+        "apiId": args.api,
+        "deploymentId": id,
+        "invokeUrl": response.invoke_url,
+        "warnings": response.warnings,
+        "rollout": response.rollout,
+    });
+    match global.output {
+        OutputFormat::Json => output::json(&value),
+        OutputFormat::Table => {
+            println!("deployment  {id}");
+            if !response.invoke_url.is_empty() {
+                println!("invoke URL  {}", response.invoke_url);
+            }
+            for warning in &response.warnings {
+                eprintln!("warning: {warning}");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Tells on standard error where a change has not reached every node, or was refused by one.
+pub(crate) fn warn_incomplete(rollout: Option<&Rollout>) {
+    let Some(rollout) = rollout else { return };
+    for node in &rollout.nodes {
+        for refused in &node.refused {
+            eprintln!(
+                "warning: node {} keeps the old {}: {}",
+                node.node_id, refused.id, refused.refusal
+            );
+        }
+    }
+    if rollout.nodes.is_empty() {
+        eprintln!("note: no data plane is connected; the change takes effect when one is");
+    } else if !rollout.complete {
+        eprintln!(
+            "note: not every data plane runs revision {rev} yet; `tidegate wait {rev}` waits for it",
+            rev = rollout.revision
+        );
+    }
+}
+
+/// Above the service's 6 MB, so that the server gives the answer, with its reason; far below what would hurt here.
+const MAX_DOCUMENT: u64 = 256 << 20;
+const CHUNK: usize = 512 << 10;
