@@ -4,6 +4,9 @@
 //! `{world}::{suite}::{test}`. `cargo test --test e2e -- epoll::pets` runs a part; `cargo test --test e2e -- --ignored`
 //! runs the slow ones (as `./test-slow` does). What a failed test leaves on disk is kept, and where is printed.
 
+mod backends;
+mod framing;
+mod hostile;
 mod pets;
 
 use std::process::ExitCode;
@@ -19,7 +22,12 @@ fn main() -> ExitCode {
         return code;
     }
     let shared = Arc::new(SharedInstances::default());
-    let suites: &[(&str, &[Test])] = &[("pets", pets::TESTS)];
+    let suites: &[(&str, &[Test])] = &[
+        ("pets", pets::TESTS),
+        ("backends", backends::TESTS),
+        ("framing", framing::TESTS),
+        ("hostile", hostile::TESTS),
+    ];
     let mut trials = Vec::new();
     for (suite, tests) in suites {
         for test in *tests {

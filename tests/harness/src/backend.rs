@@ -20,6 +20,7 @@
 //!
 //! The process ends when its parent does: it reads its standard input until that closes.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -74,8 +75,13 @@ pub struct Backend {
 impl Backend {
     /// Starts a backend on a free port of the loopback address.
     pub fn start() -> Result<Self> {
+        Self::start_on(0)
+    }
+
+    /// Starts a backend on a port where another one was.
+    pub fn start_on(port: u16) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe().context("the test executable's own path")?)
-            .args([crate::HELPER, "backend"])
+            .args([crate::HELPER, "backend", &port.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -124,8 +130,14 @@ impl Drop for Backend {
 }
 
 /// In the helper process: serves until the parent's end of standard input closes.
-pub(crate) fn serve() -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("binding")?;
+pub(crate) fn serve(arguments: &[OsString]) -> Result<()> {
+    let port: u16 = arguments
+        .first()
+        .and_then(|port| port.to_str())
+        .context("backend: which port?")?
+        .parse()?;
+    // The standard library sets SO_REUSEADDR, so that a port can be taken over from a backend that was killed.
+    let listener = TcpListener::bind(("127.0.0.1", port)).context("binding")?;
     println!("{}", listener.local_addr()?);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {

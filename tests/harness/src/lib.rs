@@ -30,7 +30,7 @@ pub fn helper() -> Option<ExitCode> {
     let kind = arguments.next().unwrap_or_default();
     let rest: Vec<_> = arguments.collect();
     let result = match kind.to_str() {
-        Some("backend") => backend::serve(),
+        Some("backend") => backend::serve(&rest),
         Some("confine") => confine::exec(&rest),
         _ => Err(anyhow::anyhow!("unknown helper {kind:?}")),
     };

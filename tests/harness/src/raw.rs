@@ -218,6 +218,18 @@ impl Connection {
         }
     }
 
+    /// Reads until at least `length` bytes have come, and keeps them for the next response.
+    pub fn read_some(&mut self, length: usize) -> Result<()> {
+        while self.pending.len() < length {
+            ensure!(
+                self.fill()?,
+                "the connection ended after {} bytes",
+                self.pending.len()
+            );
+        }
+        Ok(())
+    }
+
     /// Reads until the connection ends; what came, and how it ended.
     pub fn drain(mut self) -> Result<(Vec<u8>, End)> {
         loop {

@@ -1,0 +1,301 @@
+//! Peers that mean harm or are broken: noise on every port, heads and bodies that never end, aborts at every byte. Others
+//! are served meanwhile, nothing is lost, and memory stays bounded.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tidegate_harness::backend::pattern;
+use tidegate_harness::process::{PATIENCE, resident};
+use tidegate_harness::raw::{Connection, End, get, request};
+use tidegate_harness::suite::{Context, Shared, Test};
+
+use crate::pets::everything;
+
+/// All tests of this suite.
+pub(crate) const TESTS: &[Test] = &[
+    Test::both_drivers("noise_on_every_port", noise_on_every_port),
+    Test::both_drivers(
+        "unfinished_heads_run_out_of_time",
+        unfinished_heads_run_out_of_time,
+    ),
+    Test::both_drivers(
+        "unfinished_bodies_run_out_of_time",
+        unfinished_bodies_run_out_of_time,
+    )
+    .slow(),
+    Test::everywhere("requests_aborted_at_each_byte", requests_aborted_at_each_byte),
+    Test::everywhere("responses_aborted_on_the_way", responses_aborted_on_the_way),
+    Test::both_drivers(
+        "readers_that_do_not_read_hold_little",
+        readers_that_do_not_read_hold_little,
+    ),
+];
+
+/// A generator with a seed, so that what failed once fails again.
+struct Noise(u64);
+
+impl Noise {
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length)
+            .map(|_| {
+                self.0 ^= self.0 << 13;
+                self.0 ^= self.0 >> 7;
+                self.0 ^= self.0 << 17;
+                (self.0 >> 24) as u8
+            })
+            .collect()
+    }
+}
+
+fn data_plane(shared: &Shared) -> Result<u32> {
+    shared
+        .instance
+        .ready()
+        .data_plane
+        .context("the ready file names the data plane's process")
+}
+
+/// Descriptors that a process holds open.
+fn descriptors(pid: u32) -> Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// Serves requests until the data plane holds no more descriptors than `bound`; each request is a turn in which it can
+/// let go of what it holds.
+fn ensure_let_go(shared: &Shared, host: &str, target: &str, bound: usize) -> Result<()> {
+    let pid = data_plane(shared)?;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let served = get(shared.http(), host, target)?;
+        ensure!(served.status == 200, "no longer served: {served:?}");
+        let open = descriptors(pid)?;
+        if open <= bound {
+            return Ok(());
+        }
+        if std::time::Instant::now() > deadline {
+            bail!("{open} descriptors are open, {bound} are allowed");
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Bytes that are no protocol, and protocols at the wrong port: an answer or an end, and the process lives.
+fn noise_on_every_port(context: &Context) -> Result<()> {
+    let shared = context.shared()?;
+    let deployed = shared.deploy(&everything(&shared.backend))?;
+    let ready = shared.instance.ready();
+    let mut noise = Noise(0x7469_6465_6761_7465);
+    let hello = [&[0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3][..], &noise.bytes(194)].concat();
+    let ports = [
+        ("http", ready.http),
+        ("https", ready.https),
+        ("admin", ready.admin),
+        ("management", ready.management),
+        ("metrics", ready.metrics),
+    ];
+    for (name, address) in ports {
+        if address.port() == 0 {
+            continue; // not served in this release
+        }
+        let mut inputs = vec![
+            hello.clone(),
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff".to_vec(),
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            b"\r\n\r\n\r\n\r\n".to_vec(),
+            b"SSH-2.0-x\r\n".to_vec(),
+            vec![0; 70_000],
+        ];
+        inputs.extend((0..40).map(|at| noise.bytes(1 + at * at * 7)));
+        for (at, input) in inputs.iter().enumerate() {
+            provoke(address, input).with_context(|| format!("input {at} at the {name} port"))?;
+        }
+    }
+    let served = get(shared.http(), &deployed.host(), &deployed.path("/b/fixed/5"))?;
+    ensure!(served.status == 200, "{served:?}");
+    let again = shared
+        .deploy(&everything(&shared.backend))
+        .context("the Admin API after the noise")?;
+    ensure!(
+        get(shared.http(), &again.host(), &again.path("/b/fixed/5"))?.status == 200,
+        "a new API"
+    );
+    Ok(())
+}
+
+/// Sends bytes and an end, and reads until the peer ends too; a reset is an end as well.
+fn provoke(address: SocketAddr, input: &[u8]) -> Result<()> {
+    let mut connection = Connection::open(address)?;
+    if connection.send(input).is_err() || connection.finish().is_err() {
+        return Ok(()); // refused already
+    }
+    connection.drain().map(|_| ())
+}
+
+/// D15: a request head has ten seconds; 200 connections that send theirs byte by byte do not keep others waiting.
+fn unfinished_heads_run_out_of_time(context: &Context) -> Result<()> {
+    let shared = context.shared()?;
+    let deployed = shared.deploy(&everything(&shared.backend))?;
+    let (host, path) = (deployed.host(), deployed.path("/b/fixed/5"));
+    let before = descriptors(data_plane(&shared)?)?;
+    let mut slow = Vec::new();
+    for _ in 0..200 {
+        let mut connection = Connection::open(shared.http())?;
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Slow: "))?;
+        slow.push(connection);
+    }
+    for _ in 0..20 {
+        ensure!(
+            get(shared.http(), &host, &path)?.status == 200,
+            "not served beside slow heads"
+        );
+        for connection in &mut slow {
+            connection.send("a")?;
+        }
+    }
+    for connection in slow {
+        let (bytes, _) = connection.drain()?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        ensure!(text.is_empty() || text.starts_with("HTTP/1.1 408 "), "{text}");
+    }
+    ensure_let_go(&shared, &host, &path, before + 20)
+}
+
+/// D15: a body that stands still for thirty seconds is given up, at the client's side and at the backend's.
+fn unfinished_bodies_run_out_of_time(context: &Context) -> Result<()> {
+    let shared = context.shared()?;
+    let deployed = shared.deploy(&everything(&shared.backend))?;
+    let (host, path) = (deployed.host(), deployed.path("/b/echo"));
+    let before = descriptors(data_plane(&shared)?)?;
+    let mut slow = Vec::new();
+    for _ in 0..50 {
+        let mut upload = Connection::open(shared.http())?;
+        upload.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\nabc"
+        ))?;
+        let mut download = Connection::open(shared.http())?;
+        download.send(request("GET", &host, &deployed.path("/b/hang/body")))?;
+        slow.extend([upload, download]);
+    }
+    ensure!(
+        get(shared.http(), &host, &deployed.path("/b/fixed/5"))?.status == 200,
+        "not served beside slow bodies"
+    );
+    for connection in slow {
+        let (bytes, _) = connection.drain()?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let cut = text.starts_with("HTTP/1.1 200 ") && bytes.len() < 1_000 + 500;
+        ensure!(
+            text.is_empty() || text.starts_with("HTTP/1.1 408 ") || text.starts_with("HTTP/1.1 504 ") || cut,
+            "{text}"
+        );
+    }
+    ensure_let_go(&shared, &host, &deployed.path("/b/fixed/5"), before + 20)
+}
+
+/// D14: a client that leaves after any byte of its request, in order or with a reset, costs nobody anything.
+fn requests_aborted_at_each_byte(context: &Context) -> Result<()> {
+    let shared = context.shared()?;
+    let deployed = shared.deploy(&everything(&shared.backend))?;
+    let (host, path) = (deployed.host(), deployed.path("/b/echo"));
+    let fixed = deployed.path("/b/fixed/5");
+    ensure!(get(shared.http(), &host, &fixed)?.status == 200, "before");
+    let before = descriptors(data_plane(&shared)?)?;
+    let memory = resident(data_plane(&shared)?)?;
+    let requests = [
+        format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 20\r\n\r\n12345678901234567890"),
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\n12345\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n"
+        ),
+    ];
+    for bytes in requests {
+        for end in 0..=bytes.len() {
+            let mut reset = Connection::open(shared.http())?;
+            reset.send(&bytes.as_bytes()[..end])?;
+            reset.reset()?;
+            let mut closed = Connection::open(shared.http())?;
+            closed.send(&bytes.as_bytes()[..end])?;
+            closed.finish()?;
+            let (answer, how) = closed
+                .drain()
+                .with_context(|| format!("an end after {end} bytes"))?;
+            let text = String::from_utf8_lossy(&answer);
+            if end == bytes.len() {
+                ensure!(
+                    text.starts_with("HTTP/1.1 200 ") && how == End::Closed,
+                    "a whole request and an end: {text}"
+                );
+            } else {
+                ensure!(
+                    text.is_empty() || text.starts_with("HTTP/1.1 400 ") || text.starts_with("HTTP/1.1 408 "),
+                    "{end} bytes: {text}"
+                );
+            }
+        }
+    }
+    ensure_let_go(&shared, &host, &fixed, before + 20)?;
+    let grown = resident(data_plane(&shared)?)?.saturating_sub(memory);
+    ensure!(grown < 64 << 20, "memory grew by {grown} bytes");
+    Ok(())
+}
+
+/// D14, D3: a client that resets while a response is on its way, after any part of it; the next ones get theirs whole.
+fn responses_aborted_on_the_way(context: &Context) -> Result<()> {
+    let shared = context.shared()?;
+    let deployed = shared.deploy(&everything(&shared.backend))?;
+    let (host, path) = (deployed.host(), deployed.path("/b/fixed/3000000"));
+    let fixed = deployed.path("/b/fixed/5");
+    ensure!(get(shared.http(), &host, &fixed)?.status == 200, "before");
+    let before = descriptors(data_plane(&shared)?)?;
+    for at in 0..100 {
+        let mut connection = Connection::open(shared.http())?;
+        connection.send(request("GET", &host, &path))?;
+        connection.read_some(at * 701)?;
+        connection.reset()?;
+        if at % 10 == 0 {
+            let whole = get(shared.http(), &host, &path)?;
+            ensure!(
+                whole.status == 200 && whole.body == pattern(3_000_000),
+                "{} bytes",
+                whole.body.len()
+            );
+        }
+    }
+    ensure_let_go(&shared, &host, &fixed, before + 20)
+}
+
+/// D2: a client that does not read makes the gateway stop reading from the backend, not store what comes.
+fn readers_that_do_not_read_hold_little(context: &Context) -> Result<()> {
+    let shared = context.shared()?;
+    let deployed = shared.deploy(&everything(&shared.backend))?;
+    let (host, path) = (deployed.host(), deployed.path("/b/fixed/10000000"));
+    ensure!(
+        get(shared.http(), &host, &path)?.body.len() == 10_000_000,
+        "before"
+    );
+    let memory = resident(data_plane(&shared)?)?;
+    let mut waiting = Vec::new();
+    for _ in 0..50 {
+        let mut connection = Connection::open(shared.http())?;
+        connection.send(request("GET", &host, &path))?;
+        connection.read_some(1)?;
+        waiting.push(connection);
+    }
+    ensure!(
+        get(shared.http(), &host, &path)?.body.len() == 10_000_000,
+        "beside clients that do not read"
+    );
+    let grown = resident(data_plane(&shared)?)?.saturating_sub(memory);
+    ensure!(
+        grown < 100 << 20,
+        "50 clients that do not read hold {grown} bytes, of 500 MB that they asked for"
+    );
+    for mut connection in waiting {
+        let response = connection.response()?;
+        ensure!(
+            response.body == pattern(10_000_000),
+            "{} bytes came in the end",
+            response.body.len()
+        );
+    }
+    Ok(())
+}
