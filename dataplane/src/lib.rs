@@ -2,3 +2,6 @@
 
 pub mod config;
 pub mod limit;
+pub mod net;
+pub mod pipeline;
+pub mod shard;

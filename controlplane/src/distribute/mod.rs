@@ -5,7 +5,5 @@
 //! acknowledged, never queued for it: a slow node costs no memory and gets the changes it missed as one.
 
 mod registry;
-mod source;
 
 pub use registry::{Connection, LONGEST_WAIT, NodeRecord, REFUSALS_KEPT, Registry, Rollout};
-pub use source::{BundleKey, Changed, Compiled, Source};

@@ -1,0 +1,71 @@
+//! A shard's bounds and time-outs, taken once from the table of limits.
+
+use std::time::Duration;
+
+use tidegate_plan::{Limit, Limits};
+
+use crate::net::upstream::UpstreamLimits;
+
+/// The rows of the table of limits that a shard needs, in the types it needs them in.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Client connections.
+    pub connections: usize,
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From a request's first byte to the end of its head.
+    pub head: Duration,
+    /// Between two reads of a request's body.
+    pub body_idle: Duration,
+    /// While the peer takes nothing of what is to be sent.
+    pub write_stall: Duration,
+    /// Between two requests.
+    pub keep_alive: Duration,
+    /// Between two reads of a response's body.
+    pub stream_idle: Duration,
+    /// To read on after an error answer.
+    pub linger: Duration,
+    /// What is read on after an error answer, in bytes.
+    pub linger_bytes: usize,
+    /// A body, each way, in bytes.
+    pub payload: u64,
+    /// Body bytes held between a reader and a slower writer.
+    pub window: usize,
+    /// A request body that is held for a retry, in bytes.
+    pub retry_hold: usize,
+    /// Informational responses before a final one.
+    pub informational: usize,
+    /// Towards upstreams.
+    pub upstream: UpstreamLimits,
+}
+
+impl Bounds {
+    /// The rows in force.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            connections: limits.count(Limit::ConnectionsPerShard),
+            handshake: limits.duration(Limit::TlsHandshakeTimeout),
+            head: limits.duration(Limit::RequestHeadTimeout),
+            body_idle: limits.duration(Limit::BodyIdleTimeout),
+            write_stall: limits.duration(Limit::WriteStallTimeout),
+            keep_alive: limits.duration(Limit::KeepAliveTimeout),
+            stream_idle: limits.duration(Limit::StreamIdleTimeout),
+            linger: limits.duration(Limit::LingerTimeout),
+            linger_bytes: limits.count(Limit::LingerBytes),
+            payload: limits.get(Limit::PayloadBytes),
+            window: limits.count(Limit::BodyWindowBytes),
+            retry_hold: limits.count(Limit::RetryHoldBytes),
+            informational: limits.count(Limit::InformationalResponses),
+            upstream: UpstreamLimits {
+                connect: limits.duration(Limit::ConnectTimeout),
+                pool_wait: limits.duration(Limit::PoolWaitTimeout),
+                idle: limits.duration(Limit::UpstreamIdleTimeout),
+                max_idle: limits.count(Limit::UpstreamIdlePerTarget),
+                max_waiters: limits.count(Limit::UpstreamWaiters),
+                retry_percent: u32::try_from(limits.get(Limit::RetryBudget))
+                    .unwrap_or(100)
+                    .min(100),
+            },
+        }
+    }
+}

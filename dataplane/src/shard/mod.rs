@@ -1,0 +1,4 @@
+//! A shard.
+pub mod bounds;
+pub mod clock;
+pub mod mail;
