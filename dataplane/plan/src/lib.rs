@@ -11,6 +11,8 @@
 //! | [`limits`] | the one table of limits and time-outs |
 //! | [`integration`] | what answers a method: a backend, a fixed answer, a known failure |
 //! | [`gateway_response`] | the answers the gateway gives by itself, and their overrides |
+//! | [`path`] | the canonical form of a request's path |
+//! | [`trie`] | finding the resource that a path addresses |
 //! | [`stage`] | a stage as served: its plans, settings and variables |
 
 pub mod gateway_response;
@@ -18,11 +20,15 @@ pub mod header;
 pub mod integration;
 pub mod limits;
 pub mod names;
+pub mod path;
 pub mod stage;
+pub mod trie;
 
 pub use gateway_response::{GatewayResponse, GatewayResponses, ResponseType};
 pub use header::{HeaderName, HeaderValue};
 pub use integration::{HttpBackend, Integration, Target, TargetIndex};
 pub use limits::{Limit, Limits};
 pub use names::{AccountId, ApiId, DeploymentId, MethodKey, Region, ResourceId, StageName, Status, Verb};
+pub use path::{NormalPath, PathError, PathRef};
 pub use stage::{AccessLog, Canary, Method, Plan, PlanBuilder, PlanError, Route, StagePlan, Throttle};
+pub use trie::{Captures, RouteIndex, Trie, TrieError};

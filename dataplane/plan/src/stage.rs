@@ -7,7 +7,10 @@ use thiserror::Error;
 
 use crate::gateway_response::GatewayResponses;
 use crate::integration::{Integration, Target, TargetIndex};
+use crate::limits::{Limit, Limits};
 use crate::names::{AccountId, ApiId, DeploymentId, MethodKey, Region, ResourceId, StageName, Verb};
+use crate::path::PathRef;
+use crate::trie::{self, Captures, RouteIndex, Trie, TrieError};
 
 /// One stage of one API, ready to serve.
 #[derive(Debug)]
@@ -140,6 +143,7 @@ pub struct AccessLog {
 #[derive(Debug)]
 pub struct Plan {
     deployment: DeploymentId,
+    trie: Trie,
     routes: Box<[Route]>,
     targets: Box<[Target]>,
     gateway_responses: GatewayResponses,
@@ -150,6 +154,13 @@ impl Plan {
     /// The deployment it was compiled from.
     pub fn deployment(&self) -> &DeploymentId {
         &self.deployment
+    }
+
+    /// The resource that a path addresses, the stage's segment being gone. Fills in where the values of its
+    /// parameters stand.
+    pub fn find(&self, path: PathRef<'_>, captures: &mut Captures) -> Option<(RouteIndex, &Route)> {
+        let index = self.trie.find(path, captures)?;
+        Some((index, &self.routes[index.0 as usize]))
     }
 
     /// Every route, in the order of their indexes.
@@ -242,6 +253,8 @@ pub enum PlanError {
     ThrottleRate(f64),
     #[error("{0} {1} is given twice")]
     MethodTwice(MethodKey, String),
+    #[error(transparent)]
+    Path(#[from] TrieError),
     #[error("{0} {1} calls target {2}, which the plan does not have")]
     UnknownTarget(MethodKey, String, u32),
     #[error("a plan holds at most {0} targets")]
@@ -259,6 +272,7 @@ pub enum PlanError {
 #[derive(Debug)]
 pub struct PlanBuilder {
     deployment: DeploymentId,
+    trie: trie::Builder,
     routes: Vec<Route>,
     targets: Vec<Target>,
     target_index: HashMap<Target, TargetIndex, ahash::RandomState>,
@@ -269,10 +283,16 @@ pub struct PlanBuilder {
 const TARGETS_MAX: u32 = 100_000;
 
 impl PlanBuilder {
-    /// Begins the plan of a deployment.
+    /// Begins the plan of a deployment, bounded by the default limits.
     pub fn new(deployment: DeploymentId) -> Self {
+        PlanBuilder::with_limits(deployment, &Limits::default())
+    }
+
+    /// Begins the plan of a deployment.
+    pub fn with_limits(deployment: DeploymentId, limits: &Limits) -> Self {
         PlanBuilder {
             deployment,
+            trie: trie::Builder::new(limits.count(Limit::RoutesPerApi)),
             routes: Vec::new(),
             targets: Vec::new(),
             target_index: HashMap::default(),
@@ -295,13 +315,14 @@ impl PlanBuilder {
         Ok(index)
     }
 
-    /// Adds a resource with its methods.
+    /// Adds a resource with its methods and says where it stands. A resource without methods is to be added too:
+    /// it takes its path from less specific ones (RES-047, RES-048).
     pub fn route(
         &mut self,
         resource: ResourceId,
         path: &str,
         mut methods: Vec<Method>,
-    ) -> Result<(), PlanError> {
+    ) -> Result<RouteIndex, PlanError> {
         let parameters: Box<[Box<str>]> = path
             .split('/')
             .filter_map(parameter_name)
@@ -321,13 +342,14 @@ impl PlanBuilder {
                 backend.resolve_captures(&parameters);
             }
         }
+        let index = self.trie.insert(path)?;
         self.routes.push(Route {
             resource,
             path: path.into(),
             parameters,
             methods: methods.into(),
         });
-        Ok(())
+        Ok(index)
     }
 
     /// Sets the overrides of the gateway's own answers.
@@ -344,6 +366,7 @@ impl PlanBuilder {
     pub fn finish(self) -> Plan {
         Plan {
             deployment: self.deployment,
+            trie: self.trie.finish(),
             routes: self.routes.into(),
             targets: self.targets.into(),
             gateway_responses: self.gateway_responses,
@@ -421,6 +444,30 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((capture(0), capture(1)), (Some(1), None));
+    }
+
+    /// RES-048
+    #[test]
+    fn the_resource_is_chosen_before_the_method() {
+        let mut plan = builder();
+        plan.route(resource(), "/{proxy+}", vec![broken(MethodKey::Any)])
+            .unwrap();
+        plan.route(resource(), "/parent", vec![broken(MethodKey::Verb(Verb::Get))])
+            .unwrap();
+        let plan = plan.finish();
+        let path = crate::path::normalize(b"/parent").unwrap();
+        let mut captures = Captures::new();
+        let (index, route) = plan.find(path.view(), &mut captures).unwrap();
+        assert_eq!(index, RouteIndex(1));
+        assert!(route.method(Verb::Post).is_none());
+        let again = builder_with("/a").route(resource(), "/a", vec![]).unwrap_err();
+        assert_eq!(again, PlanError::Path(TrieError::Duplicate("/a".into())));
+    }
+
+    fn builder_with(path: &str) -> PlanBuilder {
+        let mut plan = builder();
+        plan.route(resource(), path, vec![]).unwrap();
+        plan
     }
 
     #[test]
