@@ -5,3 +5,4 @@ pub mod limit;
 pub mod net;
 pub mod pipeline;
 pub mod shard;
+pub mod telemetry;

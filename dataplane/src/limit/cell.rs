@@ -200,8 +200,11 @@ impl Cell {
 
     /// Puts `tokens` that were taken and not used back.
     pub(super) fn give_back(&self, tokens: u64) {
+        if tokens == 0 {
+            return;
+        }
         let mut word = Word(self.word.load(Ordering::Acquire));
-        while tokens > 0 {
+        loop {
             let limit = self.limits[word.generation()].load();
             let earlier = word.time().saturating_sub(tokens.saturating_mul(limit.interval));
             match self.swap(word, word.at(earlier)) {

@@ -1,0 +1,95 @@
+//! What the data plane says about itself: metrics, the access log, health.
+//!
+//! A [`Shard`] belongs to each shard and takes one [`RequestRecord`] a request: a few plain stores into counters
+//! that only this shard writes, and, where the stage has an access log, one copy into a ring. Everything else
+//! happens on helper threads: [`Server`] sums the counters when somebody asks, the [`log`] formats and writes.
+//!
+//! [`Telemetry`] holds the node's side. The configuration thread asks it for [`SeriesHandle`]s and [`LogHandle`]s
+//! and keeps them beside the plan that carries their numbers.
+
+mod exposition;
+mod histogram;
+pub mod log;
+mod node;
+mod record;
+mod series;
+mod serve;
+mod shard;
+
+use std::io;
+use std::sync::Arc;
+
+pub use histogram::{BOUNDS, BUCKETS};
+pub use log::{LogHandle, LogTarget};
+pub use node::{Counter, Gauge, Node, NodeInfo, ShardCounters};
+pub use record::{Class, GatewayError, IntegrationOutcome, RequestRecord};
+pub use series::{DEFAULT_CAPACITY, Registry, SeriesHandle, Slot};
+pub use serve::{GRACE, Server};
+pub use shard::Shard;
+
+/// How telemetry is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What does not change while the process runs.
+    pub info: NodeInfo,
+    /// Number of shards.
+    pub shards: usize,
+    /// Most metric series; later ones are counted in an overflow series.
+    pub max_series: usize,
+    /// Size of each shard's access log ring.
+    pub log_ring_bytes: usize,
+}
+
+impl Options {
+    /// One shard and the default bounds.
+    pub fn new(info: NodeInfo) -> Options {
+        Options {
+            info,
+            shards: 1,
+            max_series: DEFAULT_CAPACITY,
+            log_ring_bytes: 1024 * 1024,
+        }
+    }
+}
+
+/// The node's telemetry. Shared by the helper threads; dropping the last one writes the access log out.
+#[derive(Debug)]
+pub struct Telemetry {
+    node: Node,
+    series: Registry,
+    log: log::Writer,
+}
+
+impl Telemetry {
+    /// Starts the access log's thread and gives each shard its recorder, in order.
+    pub fn start(options: Options) -> io::Result<(Arc<Telemetry>, Vec<Shard>)> {
+        let node = Node::new(options.info, options.shards);
+        let series = Registry::new(options.shards, options.max_series);
+        let writer = log::WriterOptions {
+            shards: options.shards,
+            ring_bytes: options.log_ring_bytes,
+        };
+        let (log, rings) = log::Writer::start(writer)?;
+        let shards = rings
+            .into_iter()
+            .enumerate()
+            .map(|(index, ring)| Shard::new(Arc::clone(&node.shards()[index]), series.bank(index), ring));
+        let shards = shards.collect();
+        Ok((Arc::new(Telemetry { node, series, log }), shards))
+    }
+
+    /// The node's own state.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The metric series.
+    pub fn series(&self) -> &Registry {
+        &self.series
+    }
+
+    /// The access log.
+    pub fn log(&self) -> &log::Writer {
+        &self.log
+    }
+}
