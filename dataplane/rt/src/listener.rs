@@ -181,8 +181,11 @@ impl Inner {
         if self.closed.replace(true) {
             return;
         }
-        // Cancelling answers every accept, with a connection if there was one. Outside of a runtime none is in flight.
-        if let (Some(canceller), true) = (self.canceller.take(), runtime::driver().is_some()) {
+        if runtime::driver().is_none() {
+            return; // nothing is in flight and nobody waits
+        }
+        // Answers every accept under way, with a connection if one had come.
+        if let Some(canceller) = self.canceller.take() {
             drop(canceller.cancel());
         }
         if let Some(waiter) = self.waiter.take() {

@@ -32,7 +32,7 @@ pub fn channel<T: Send>(capacity: usize) -> io::Result<(Sender<T>, Receiver<T>)>
     Ok((
         sender,
         Receiver {
-            shared,
+            ring: Ring(shared),
             sleep: sleep.into(),
         },
     ))
@@ -46,13 +46,13 @@ pub struct Sender<T> {
 
 /// The receiving end on its way to its shard.
 pub struct Receiver<T> {
-    shared: Arc<Shared<T>>,
+    ring: Ring<T>,
     sleep: OwnedFd,
 }
 
 /// The receiving end in its shard.
 pub struct Inbox<T> {
-    shared: Arc<Shared<T>>,
+    ring: Ring<T>,
     sleep: Stream,
 }
 
@@ -110,7 +110,7 @@ impl<T: Send> Receiver<T> {
     pub fn attach(self) -> io::Result<Inbox<T>> {
         let sleep = Stream::from_fd(self.sleep)?;
         Ok(Inbox {
-            shared: self.shared,
+            ring: self.ring,
             sleep,
         })
     }
@@ -124,36 +124,41 @@ impl<T: Send> Inbox<T> {
 
     /// The next message if there is one now.
     pub fn try_recv(&mut self) -> Option<T> {
-        self.shared.queue.pop()
+        self.ring.0.queue.pop()
     }
 
     /// As [`Inbox::recv`], for use inside of other futures.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
-            if let Some(message) = self.shared.queue.pop() {
+            if let Some(message) = self.ring.0.queue.pop() {
                 return Poll::Ready(Some(message));
             }
-            self.shared.sleeping.store(true, Ordering::Relaxed);
+            self.ring.0.sleeping.store(true, Ordering::Relaxed);
             // Pairs with the fence in `send`.
             fence(Ordering::SeqCst);
-            if let Some(message) = self.shared.queue.pop() {
+            if let Some(message) = self.ring.0.queue.pop() {
                 // A byte may be under way all the same; it wakes once in vain.
-                self.shared.sleeping.store(false, Ordering::Relaxed);
+                self.ring.0.sleeping.store(false, Ordering::Relaxed);
                 return Poll::Ready(Some(message));
             }
             match self.sleep.poll_read(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(Some(_))) => {}
                 // The last sender is gone. What it sent before that is in the ring.
-                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(self.shared.queue.pop()),
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(self.ring.0.queue.pop()),
             }
         }
     }
 }
 
-impl<T> Drop for Inbox<T> {
+/// The receiver's hold on the ring; whoever has it receives.
+struct Ring<T>(Arc<Shared<T>>);
+
+impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::Relaxed);
+        self.0.closed.store(true, Ordering::Relaxed);
+        // What nobody will receive is freed now, not when the last sender goes.
+        while self.0.queue.pop().is_some() {}
     }
 }
 
@@ -168,7 +173,7 @@ impl<T> fmt::Debug for Sender<T> {
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver")
-            .field("queued", &self.shared.queue.len())
+            .field("queued", &self.ring.0.queue.len())
             .finish()
     }
 }
@@ -176,7 +181,7 @@ impl<T> fmt::Debug for Receiver<T> {
 impl<T> fmt::Debug for Inbox<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inbox")
-            .field("queued", &self.shared.queue.len())
+            .field("queued", &self.ring.0.queue.len())
             .finish()
     }
 }

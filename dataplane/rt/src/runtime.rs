@@ -107,9 +107,10 @@ where
     let entered = Entered::new(&options);
     let result = runtime.block_on(async {
         let main = task::spawn(main);
+        let mut ends = turn::Ends::default();
         let mut result = None;
         std::future::poll_fn(|cx| {
-            turn::run_end(cx.waker());
+            ends.poll(cx);
             match main.poll_end(cx) {
                 Poll::Ready(end) => {
                     result = Some(end);
@@ -119,7 +120,7 @@ where
             }
         })
         .await;
-        drain(options.drain).await;
+        drain(options.drain, ends).await;
         result
     });
     drop(entered);
@@ -138,12 +139,12 @@ where
 }
 
 /// Ends all tasks and waits until nothing is in flight.
-async fn drain(limit: Duration) {
+async fn drain(limit: Duration, mut ends: turn::Ends) {
     CURRENT.with(|current| current.draining.set(true));
     task::stop_all();
     let mut deadline = pin!(monoio::time::sleep(limit));
     std::future::poll_fn(|cx| {
-        turn::run_end(cx.waker());
+        ends.poll(cx);
         if in_flight() == 0 && task::running() == 0 {
             return Poll::Ready(());
         }
@@ -155,6 +156,7 @@ async fn drain(limit: Duration) {
 struct Current {
     kind: Cell<Option<DriverKind>>,
     in_flight: Cell<usize>,
+    completed: Cell<u64>,
     draining: Cell<bool>,
     gauge: RefCell<Option<Arc<AtomicUsize>>>,
 }
@@ -164,6 +166,7 @@ thread_local! {
         Current {
             kind: Cell::new(None),
             in_flight: Cell::new(0),
+            completed: Cell::new(0),
             draining: Cell::new(false),
             gauge: RefCell::new(None),
         }
@@ -196,6 +199,11 @@ impl Drop for Entered {
     }
 }
 
+/// Operations that have been answered on this thread, ever.
+pub(crate) fn completed() -> u64 {
+    CURRENT.with(|current| current.completed.get())
+}
+
 /// One more operation is in flight.
 pub(crate) fn begin_operation() {
     CURRENT.with(|current| current.set_in_flight(current.in_flight.get() + 1));
@@ -206,6 +214,7 @@ pub(crate) fn end_operation() {
     CURRENT.with(|current| {
         let left = current.in_flight.get() - 1;
         current.set_in_flight(left);
+        current.completed.set(current.completed.get() + 1);
         if current.draining.get() {
             turn::request();
         }

@@ -117,7 +117,10 @@ struct Shared<T> {
 impl<T> Shared<T> {
     fn finish(&self, result: Result<T, End>) {
         self.result.set(Some(result));
-        if let Some(waiter) = self.waiter.take() {
+        // A task that is dropped with the runtime itself must wake nobody: the runtime takes it for another thread.
+        if let Some(waiter) = self.waiter.take()
+            && crate::runtime::driver().is_some()
+        {
             waiter.wake();
         }
     }
@@ -137,6 +140,10 @@ impl<F: Future> Task<F> {
             // The thread's state is gone only when the thread itself is.
             let _ = STATE.try_with(|state| state.tasks.borrow_mut().remove(slot));
         }
+        if STOPPING.get() {
+            // The end of `run` waits for this.
+            crate::turn::request();
+        }
         self.shared.finish(result);
     }
 }
@@ -151,8 +158,7 @@ impl<F: Future> Future for Task<F> {
         if this.slot.is_none() {
             this.slot = Some(STATE.with(|state| state.tasks.borrow_mut().insert(cx.waker().clone())));
         }
-        let stopping = STATE.with(|state| state.stopping.get());
-        let Some(future) = this.future.as_mut().filter(|_| !stopping) else {
+        let Some(future) = this.future.as_mut().filter(|_| !STOPPING.get()) else {
             guard(|| this.future = None);
             this.end(Err(End::Stopped));
             return Poll::Ready(());
@@ -192,23 +198,19 @@ pub(crate) fn guard(f: impl FnOnce()) {
 
 /// Whether a task is being polled on this thread.
 pub(crate) fn in_poll() -> bool {
-    STATE.with(|state| state.in_poll.get())
+    IN_POLL.get()
 }
 
 /// Prepares this thread's state for a run.
 pub(crate) fn begin(panics: Option<Arc<AtomicU64>>) {
-    STATE.with(|state| {
-        state.stopping.set(false);
-        *state.shared_panics.borrow_mut() = panics;
-    });
+    STOPPING.set(false);
+    STATE.with(|state| *state.shared_panics.borrow_mut() = panics);
 }
 
 /// Ends every task: each drops its future when it is next polled, which this makes happen.
 pub(crate) fn stop_all() {
-    let wakers = STATE.with(|state| {
-        state.stopping.set(true);
-        state.tasks.borrow().wakers()
-    });
+    STOPPING.set(true);
+    let wakers = STATE.with(|state| state.tasks.borrow().wakers());
     for waker in wakers {
         waker.wake();
     }
@@ -221,23 +223,23 @@ pub(crate) fn running() -> usize {
 
 /// Forgets what a run left behind.
 pub(crate) fn finish() {
-    STATE.with(|state| {
-        state.stopping.set(false);
-        *state.shared_panics.borrow_mut() = None;
-    });
+    STOPPING.set(false);
+    STATE.with(|state| *state.shared_panics.borrow_mut() = None);
 }
 
 #[derive(Default)]
 struct State {
     panics: Cell<u64>,
     shared_panics: RefCell<Option<Arc<AtomicU64>>>,
-    stopping: Cell<bool>,
-    in_poll: Cell<bool>,
     tasks: RefCell<Tasks>,
 }
 
 thread_local! {
     static STATE: State = State::default();
+    /// The end of `run` has come: every task ends when it is polled.
+    static STOPPING: Cell<bool> = const { Cell::new(false) };
+    /// A task is being polled.
+    static IN_POLL: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Wakers of the tasks that run, by slot.
@@ -281,14 +283,14 @@ struct Event;
 impl Event {
     fn begin() -> Event {
         crate::clock::new_event();
-        STATE.with(|state| state.in_poll.set(true));
+        IN_POLL.set(true);
         Event
     }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
-        STATE.with(|state| state.in_poll.set(false));
+        IN_POLL.set(false);
         crate::clock::new_event();
     }
 }

@@ -5,9 +5,22 @@
 //! rule, has every task that those made ready.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::future::Future;
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+
+use monoio::net::TcpStream;
+
+use crate::op::{Op, Port};
+use crate::runtime;
+
+/// Turns in a row that may begin with tasks woken from here without anything heard from the kernel. The runtime looks
+/// for completions only when it parks, and it parks only when no task is ready: tasks that wait for one turn's end
+/// after the other would keep it from ever doing so.
+const UNHEARD: u32 = 32;
 
 /// Waits for the end of the current turn. Also the way to let other tasks run: a task that wakes itself while it runs
 /// is put in front of the queue by the runtime, not behind.
@@ -67,32 +80,91 @@ fn with(register: impl FnOnce(&mut Turn)) {
     });
 }
 
-/// Called by the main future each time it is polled. Returns how many tasks it made ready.
-pub(crate) fn run_end(main: &Waker) -> usize {
-    let (mut calls, mut wakers) = TURN.with_borrow_mut(|turn| {
-        if turn.main.is_none() {
-            turn.main = Some(main.clone());
+/// Runs the ends of turns; the main future polls it each time it is polled itself.
+#[derive(Default)]
+pub(crate) struct Ends {
+    /// Turns in a row that woke tasks, and how many operations had completed when they began.
+    streak: (u32, u64),
+    /// An operation that completes at once, but only through the kernel.
+    breath: Option<Op<(), ()>>,
+}
+
+impl Ends {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
+        let mut calls = TURN.with_borrow_mut(|turn| {
+            if turn.main.is_none() {
+                turn.main = Some(cx.waker().clone());
+            }
+            std::mem::take(&mut turn.calls)
+        });
+        crate::clock::new_event();
+        for call in calls.drain(..) {
+            crate::task::guard(call);
         }
-        (std::mem::take(&mut turn.calls), std::mem::take(&mut turn.wakers))
-    });
-    crate::clock::new_event();
-    for call in calls.drain(..) {
-        crate::task::guard(call);
+        if self.must_park(cx) {
+            return;
+        }
+        let mut wakers = TURN.with_borrow_mut(|turn| {
+            // Keep the memory for the next turn, unless a call has begun a new list meanwhile.
+            if turn.calls.is_empty() {
+                turn.calls = calls;
+            }
+            std::mem::take(&mut turn.wakers)
+        });
+        for waker in wakers.drain(..) {
+            waker.wake();
+        }
+        TURN.with_borrow_mut(|turn| {
+            if turn.wakers.is_empty() {
+                turn.wakers = wakers;
+            }
+        });
     }
-    let woken = wakers.len();
-    for waker in wakers.drain(..) {
-        waker.wake();
+
+    /// Whether the tasks that wait must do so until the shard has parked once more.
+    fn must_park(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Some(breath) = self.breath.as_mut().filter(|breath| breath.is_armed()) {
+            return breath.poll(cx).is_pending();
+        }
+        let heard = runtime::completed();
+        let waiting = TURN.with_borrow(|turn| !turn.wakers.is_empty());
+        if !waiting || heard != self.streak.1 {
+            self.streak = (0, heard);
+            return false;
+        }
+        self.streak.0 += 1;
+        // On epoll the runtime looks for events also while tasks are ready.
+        if self.streak.0 < UNHEARD || !runtime::driver().is_some_and(|kind| kind.is_uring()) {
+            return false;
+        }
+        self.streak.0 = 0;
+        if self.breath.is_none() {
+            self.breath = breath().ok();
+        }
+        match &mut self.breath {
+            Some(breath) => {
+                breath.arm(());
+                breath.poll(cx).is_pending()
+            }
+            // No descriptor for it: rather unfair than stuck.
+            None => false,
+        }
     }
-    // Keep the vectors' memory for the next turn, unless a call has begun new ones meanwhile.
-    TURN.with_borrow_mut(|turn| {
-        if turn.calls.is_empty() {
-            turn.calls = calls;
-        }
-        if turn.wakers.is_empty() {
-            turn.wakers = wakers;
-        }
-    });
-    woken
+}
+
+fn breath() -> io::Result<Op<(), ()>> {
+    let (near, far) = UnixStream::pair()?;
+    let near = TcpStream::from_std(std::os::fd::OwnedFd::from(near).into())?;
+    Ok(Op::new(|port| breathe(near, far, port)))
+}
+
+/// `near` is always writable, as nothing is ever written; the answer still comes only with a wait for the kernel.
+async fn breathe(near: TcpStream, _far: UnixStream, port: Port<(), ()>) -> Infallible {
+    loop {
+        port.request().await;
+        let _ = near.writable(true).await;
+        port.finish(());
+    }
 }
 
 /// Wakes the main future: it is polled at the end of this turn.
