@@ -5,9 +5,13 @@
 //! runs the slow ones (as `./test-slow` does). What a failed test leaves on disk is kept, and where is printed.
 
 mod backends;
+mod deploys;
 mod framing;
 mod hostile;
+mod imports;
 mod pets;
+mod planes;
+mod tls;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,6 +31,10 @@ fn main() -> ExitCode {
         ("backends", backends::TESTS),
         ("framing", framing::TESTS),
         ("hostile", hostile::TESTS),
+        ("planes", planes::TESTS),
+        ("deploys", deploys::TESTS),
+        ("imports", imports::TESTS),
+        ("tls", tls::TESTS),
     ];
     let mut trials = Vec::new();
     for (suite, tests) in suites {

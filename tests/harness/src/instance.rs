@@ -380,6 +380,12 @@ impl Instance {
         )
     }
 
+    /// Deploys an API's draft again, unchanged.
+    pub fn deploy_again(&self, deployed: &Deployed) -> Result<()> {
+        self.run(&["deploy", &deployed.api_id, "--stage", &deployed.stage])
+            .map(drop)
+    }
+
     fn import_with(&self, definition: &Definition, stage: &str, more: &[&str]) -> Result<Deployed> {
         let file = tempfile::Builder::new()
             .prefix("definition-")
