@@ -383,37 +383,31 @@ struct Socket(Rc<UnsafeCell<TcpStream>>);
 
 impl Socket {
     fn raw(&self) -> RawFd {
-        // SAFETY: mutable references are made in the engines only, where they end before the call that made them
-        // returns; so none exists while this one does.
+        // SAFETY: mutable references are used for one call in the engines only, which does not come back here; so none
+        // is in use while this one is.
         unsafe { &*self.0.get() }.as_raw_fd()
     }
 
-    // The runtime's `read`, `write` and `writev` take `&mut self` but only copy the descriptor into an operation, and
-    // give back a future that owns the operation and the buffer; the runtime's own split halves rest on the same fact.
-
-    async fn read(&self, buffer: Incoming) -> (io::Result<usize>, Incoming) {
-        // SAFETY: see above; the reference is not used after `read` has returned its future.
-        let socket = unsafe { &mut *self.0.get() };
-        socket.read(buffer).await
-    }
-
-    async fn write(&self, chunk: SendChunk) -> (io::Result<usize>, SendChunk) {
-        // SAFETY: as in `read`.
-        let socket = unsafe { &mut *self.0.get() };
-        socket.write(chunk).await
-    }
-
-    async fn writev(&self, batch: Batch) -> (io::Result<usize>, Batch) {
-        // SAFETY: as in `read`.
-        let socket = unsafe { &mut *self.0.get() };
-        socket.writev(batch).await
+    /// The runtime's socket, to start one operation on.
+    ///
+    /// # Safety
+    /// The reference is used for one call of `read`, `write` or `writev` and not kept. Those take `&mut self` but only
+    /// copy the descriptor into an operation; the future they return owns that and the buffer and does not use the
+    /// reference again, so that one for reading and one for writing may exist side by side. The runtime's own split
+    /// halves rest on the same fact.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn starter(&self) -> &mut TcpStream {
+        // SAFETY: by this function's contract no other reference is in use.
+        unsafe { &mut *self.0.get() }
     }
 }
 
 async fn reader(socket: Socket, port: Port<Incoming, (io::Result<usize>, Incoming)>) -> Infallible {
     loop {
         let buffer = port.request().await;
-        port.finish(socket.read(buffer).await);
+        // SAFETY: used for the one call.
+        let read = unsafe { socket.starter() }.read(buffer);
+        port.finish(read.await);
     }
 }
 
@@ -421,11 +415,15 @@ async fn writer(socket: Socket, port: Port<Outgoing, (io::Result<usize>, Outgoin
     loop {
         let done = match port.request().await {
             Outgoing::One(chunk) => {
-                let (result, chunk) = socket.write(SendChunk(chunk)).await;
+                // SAFETY: used for the one call.
+                let write = unsafe { socket.starter() }.write(SendChunk(chunk));
+                let (result, chunk) = write.await;
                 (result, Outgoing::One(chunk.0))
             }
             Outgoing::Many(batch) => {
-                let (result, batch) = socket.writev(batch).await;
+                // SAFETY: used for the one call.
+                let write = unsafe { socket.starter() }.writev(batch);
+                let (result, batch) = write.await;
                 (result, Outgoing::Many(batch))
             }
         };
