@@ -110,21 +110,12 @@ fn a_killed_control_plane_fails_no_request(context: &Context) -> Result<()> {
         }
     }
     // The node has come back by itself and takes what is new.
-    split.control.run(&["wait", &revision(&split.control)?])?;
+    split.control.await_nodes()?;
     let fresh = split.control.import(&everything(&split.backend), "test")?;
-    split.control.run(&["wait", &revision(&split.control)?])?;
+    split.control.await_nodes()?;
     ensure_serves(&split.data, &fresh, "after the return")?;
     load.await_answers(200)?;
     load.stop().ensure_flawless(&[200])
-}
-
-/// The installation's revision, as `tidegate nodes` tells it.
-fn revision(control: &Instance) -> Result<String> {
-    let nodes = control.json(&["nodes"])?;
-    let revision = &nodes["revision"];
-    Ok(revision
-        .as_str()
-        .map_or_else(|| revision.to_string(), str::to_owned))
 }
 
 /// C1, D9: `kill -9` of a data plane, the control plane gone: it serves again from its last known good, several times.
@@ -160,9 +151,9 @@ fn a_data_plane_returns_without_a_control_plane(context: &Context) -> Result<()>
         );
     }
     split.control = context.plan().control_plane("control", &config)?;
-    split.control.run(&["wait", &revision(&split.control)?])?;
+    split.control.await_nodes()?;
     let fresh = split.control.import(&everything(&split.backend), "test")?;
-    split.control.run(&["wait", &revision(&split.control)?])?;
+    split.control.await_nodes()?;
     ensure_serves(&split.data, &fresh, "with the control plane back")
 }
 
@@ -187,7 +178,7 @@ fn up_restarts_what_is_killed(context: &Context) -> Result<()> {
         up.ready().json
     );
     let second = up.import(&everything(&backend), "test")?;
-    up.run(&["wait", &revision(&up)?])?;
+    up.await_nodes()?;
     ensure_serves(&up, &second, "after the control plane's return")?;
     load.await_answers(100)?;
     load.stop().ensure_flawless(&[200])?;
@@ -274,7 +265,7 @@ fn a_damaged_bundle_stops_nobody_else(context: &Context) -> Result<()> {
     )?;
     ensure!(refused.status == 403, "a damaged bundle was served: {refused:?}");
     split.control = context.plan().control_plane("control", &config)?;
-    split.control.run(&["wait", &revision(&split.control)?])?;
+    split.control.await_nodes()?;
     for one in [&good, &damaged, &late] {
         ensure_serves(&split.data, one, "with the control plane back")?;
     }

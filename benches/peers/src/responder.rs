@@ -22,13 +22,20 @@ struct Connection {
 }
 
 fn main() -> Result<()> {
-    let address = std::env::args().nth(1).context("usage: peers-responder ADDRESS")?;
+    let address = std::env::args()
+        .nth(1)
+        .context("usage: peers-responder ADDRESS")?;
     let listener = TcpListener::bind(&address).with_context(|| format!("listening on {address}"))?;
     listener.set_nonblocking(true)?;
     let small = answer(128);
     let large = answer(10_240);
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&poll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
+    epoll::add(
+        &poll,
+        &listener,
+        epoll::EventData::new_u64(LISTENER),
+        epoll::EventFlags::IN,
+    )?;
     let mut connections: HashMap<RawFd, Connection> = HashMap::new();
     let mut events: Vec<epoll::Event> = Vec::with_capacity(256);
     let mut buffer = vec![0u8; 64 * 1024];
@@ -46,8 +53,19 @@ fn main() -> Result<()> {
                     stream.set_nonblocking(true)?;
                     stream.set_nodelay(true)?;
                     let key = stream.as_raw_fd();
-                    epoll::add(&poll, &stream, epoll::EventData::new_u64(key as u64), epoll::EventFlags::IN)?;
-                    connections.insert(key, Connection { stream, pending: Vec::new() });
+                    epoll::add(
+                        &poll,
+                        &stream,
+                        epoll::EventData::new_u64(key as u64),
+                        epoll::EventFlags::IN,
+                    )?;
+                    connections.insert(
+                        key,
+                        Connection {
+                            stream,
+                            pending: Vec::new(),
+                        },
+                    );
                 }
                 continue;
             }
@@ -70,7 +88,10 @@ impl Connection {
             Ok(read) => read,
             Err(error) => return error.kind() == ErrorKind::WouldBlock,
         };
-        if self.pending.is_empty() && buffer[..read].ends_with(b"\r\n\r\n") && count_heads(&buffer[..read]) == 1 {
+        if self.pending.is_empty()
+            && buffer[..read].ends_with(b"\r\n\r\n")
+            && count_heads(&buffer[..read]) == 1
+        {
             return self.send(if is_large(&buffer[..read]) { large } else { small });
         }
         self.pending.extend_from_slice(&buffer[..read]);
@@ -90,7 +111,10 @@ impl Connection {
                 Ok(0) => return false,
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let mut wait = [rustix::event::PollFd::new(&self.stream, rustix::event::PollFlags::OUT)];
+                    let mut wait = [rustix::event::PollFd::new(
+                        &self.stream,
+                        rustix::event::PollFlags::OUT,
+                    )];
                     if rustix::event::poll(&mut wait, None).is_err() {
                         return false;
                     }
@@ -115,7 +139,10 @@ fn answer(length: usize) -> Vec<u8> {
 }
 
 fn find_head_end(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
+    bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map(|at| at + 4)
 }
 
 fn count_heads(bytes: &[u8]) -> usize {

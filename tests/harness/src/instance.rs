@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
@@ -378,6 +379,23 @@ impl Instance {
             &deployed.stage,
             &["--api", &deployed.api_id, "--mode", "overwrite"],
         )
+    }
+
+    /// Waits until a data plane is connected, after a restart of either, and every connected one has come to the current
+    /// revision.
+    pub fn await_nodes(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Each look is a command, and so a pause by itself.
+            let nodes = self.json(&["nodes"])?;
+            let connected = nodes["nodes"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|node| node["connected"] == true));
+            if connected {
+                return self.run(&["wait", "0"]).map(drop);
+            }
+            ensure!(Instant::now() < deadline, "no data plane connects: {nodes}");
+        }
     }
 
     /// Deploys an API's draft again, unchanged.
