@@ -7,13 +7,18 @@ use std::{
 };
 
 use tidegate_proto::{admin::v1 as admin, config::v1 as config, telemetry::v1 as telemetry};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+
+use super::session::Command;
 
 /// The longest time [`Rollout::wait`] waits, whatever is asked for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Bundles refused that are kept for one node; more are counted by the node itself, in its log.
 pub const REFUSALS_KEPT: usize = 256;
+
+/// Commands that wait for a session to take them up.
+const COMMANDS: usize = 16;
 
 /// The nodes of the installation. Cheap to clone; all clones are one registry.
 #[derive(Clone)]
@@ -49,8 +54,6 @@ struct Inner {
     nodes: Mutex<Nodes>,
     /// The lowest revision that a connected node has acknowledged; `u64::MAX` when none is connected.
     lowest: watch::Sender<u64>,
-    /// Moves whenever a session is replaced or a node removed: streams look whether they are still meant.
-    sessions: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -66,6 +69,8 @@ struct Node {
     hello: Option<config::Hello>,
     /// The session that holds the stream; none: not connected.
     session: Option<u64>,
+    /// The way to the session; dropping it ends the stream.
+    commands: Option<mpsc::Sender<Command>>,
     revision: u64,
     refused: Vec<config::BundleOutcome>,
     last_seen: Option<SystemTime>,
@@ -89,7 +94,6 @@ impl Registry {
             inner: Arc::new(Inner {
                 nodes: Mutex::new(nodes),
                 lowest: watch::channel(u64::MAX).0,
-                sessions: watch::channel(0).0,
             }),
         }
     }
@@ -115,7 +119,6 @@ impl Registry {
             nodes.leave(node.revision);
         }
         self.publish(&nodes);
-        self.inner.sessions.send_modify(|generation| *generation += 1);
         true
     }
 
@@ -125,15 +128,24 @@ impl Registry {
     }
 
     /// Registers the stream of a node that said hello; an older stream of the same node ends. `None`: no such node.
-    pub fn connect(&self, id: &str, hello: config::Hello) -> Option<Connection> {
+    ///
+    /// Commands for the node come through the receiver; it ends when this stream is no longer the node's.
+    pub(super) fn connect(
+        &self,
+        id: &str,
+        hello: config::Hello,
+    ) -> Option<(Connection, mpsc::Receiver<Command>)> {
         let mut guard = self.lock();
         let nodes = &mut *guard;
         nodes.next_session += 1;
         let session = nodes.next_session;
         let node = nodes.by_id.get_mut(id)?;
         let before = node.session.replace(session).map(|_| node.revision);
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        node.commands = Some(sender);
         node.revision = hello.revision;
-        node.refused.clear();
+        node.refused = hello.missing.clone();
+        node.refused.truncate(REFUSALS_KEPT);
         node.last_seen = Some(SystemTime::now());
         node.hello = Some(hello);
         let revision = node.revision;
@@ -142,12 +154,27 @@ impl Registry {
         }
         *nodes.revisions.entry(revision).or_default() += 1;
         self.publish(nodes);
-        self.inner.sessions.send_modify(|generation| *generation += 1);
-        Some(Connection {
-            registry: self.clone(),
-            id: id.to_owned(),
-            session,
-        })
+        Some((
+            Connection {
+                registry: self.clone(),
+                id: id.to_owned(),
+                session,
+            },
+            commands,
+        ))
+    }
+
+    /// The ways to connected nodes: to the one of this id or name, or to all of them in no order.
+    pub(super) fn commands(&self, node: Option<&str>) -> Vec<(String, mpsc::Sender<Command>)> {
+        let nodes = self.lock();
+        nodes
+            .by_id
+            .values()
+            .filter(|known| {
+                node.is_none_or(|wanted| known.record.id == wanted || known.record.name == wanted)
+            })
+            .filter_map(|known| Some((known.record.id.clone(), known.commands.clone()?)))
+            .collect()
     }
 
     /// The ids of the connected nodes.
@@ -279,15 +306,15 @@ impl Connection {
         }
     }
 
-    /// Resolves when the node was removed or has opened another stream: this one has to end.
-    pub async fn superseded(&self) {
-        let mut sessions = self.registry.inner.sessions.subscribe();
-        loop {
-            sessions.mark_unchanged();
-            if self.registry.lock().session(self).is_none() || sessions.changed().await.is_err() {
-                return;
-            }
-        }
+    /// The node is as good as at this revision: nothing in between concerns it.
+    pub(super) fn advance(&self, revision: u64) {
+        let mut guard = self.registry.lock();
+        let nodes = &mut *guard;
+        let Some(node) = nodes.session(self) else { return };
+        let before = std::mem::replace(&mut node.revision, revision);
+        nodes.leave(before);
+        *nodes.revisions.entry(revision).or_default() += 1;
+        self.registry.publish(nodes);
     }
 
     /// The node's id.
@@ -302,6 +329,7 @@ impl Drop for Connection {
         let nodes = &mut *guard;
         let Some(node) = nodes.session(self) else { return };
         node.session = None;
+        node.commands = None;
         let revision = node.revision;
         nodes.leave(revision);
         self.registry.publish(nodes);
@@ -334,6 +362,7 @@ impl Node {
             record,
             hello: None,
             session: None,
+            commands: None,
             revision: 0,
             refused: Vec::new(),
             last_seen: None,
@@ -406,8 +435,8 @@ mod tests {
     #[tokio::test]
     async fn the_last_acknowledgement_ends_the_wait() {
         let registry = registry(&["a", "b"]);
-        let a = registry.connect("a", at(1)).unwrap();
-        let b = registry.connect("b", at(1)).unwrap();
+        let (a, _commands) = registry.connect("a", at(1)).unwrap();
+        let (b, _commands) = registry.connect("b", at(1)).unwrap();
         let rollout = registry.rollout();
         let wait = tokio::spawn(async move { rollout.wait(2, Duration::from_secs(60)).await });
         a.acknowledge(ack(2));
@@ -425,8 +454,8 @@ mod tests {
     #[tokio::test]
     async fn the_wait_ends_in_time_and_names_who_lags() {
         let registry = registry(&["a", "b"]);
-        let a = registry.connect("a", at(0)).unwrap();
-        let _b = registry.connect("b", at(1)).unwrap();
+        let (a, _commands) = registry.connect("a", at(0)).unwrap();
+        let (_b, _commands) = registry.connect("b", at(1)).unwrap();
         a.acknowledge(ack(2));
         let outcome = registry.rollout().wait(2, Duration::ZERO).await;
         assert!(!outcome.complete);
@@ -440,7 +469,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_bundle_is_told_at_once() {
         let registry = registry(&["a"]);
-        let a = registry.connect("a", at(0)).unwrap();
+        let (a, _commands) = registry.connect("a", at(0)).unwrap();
         let refused = config::BundleOutcome {
             id: "x/prod".into(),
             refusal: "sha-256".into(),
@@ -461,7 +490,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_leaves_ends_the_wait() {
         let registry = registry(&["a"]);
-        let a = registry.connect("a", at(1)).unwrap();
+        let (a, _commands) = registry.connect("a", at(1)).unwrap();
         let rollout = registry.rollout();
         let wait = tokio::spawn(async move { rollout.wait(2, Duration::from_secs(60)).await });
         drop(a);
@@ -473,14 +502,15 @@ mod tests {
     #[tokio::test]
     async fn a_newer_stream_replaces_the_older() {
         let registry = registry(&["a"]);
-        let old = registry.connect("a", at(1)).unwrap();
-        let new = registry.connect("a", at(4)).unwrap();
-        old.superseded().await;
+        let (old, mut old_commands) = registry.connect("a", at(1)).unwrap();
+        let (new, mut new_commands) = registry.connect("a", at(4)).unwrap();
+        assert!(old_commands.recv().await.is_none());
         old.acknowledge(ack(9));
         drop(old);
         assert_eq!(registry.rollout().state(4).nodes[0].revision, 4);
         assert!(registry.remove("a"));
-        new.superseded().await;
+        assert!(new_commands.recv().await.is_none());
+        drop(new);
         assert!(registry.connect("a", at(1)).is_none());
         assert!(!registry.knows("a"));
     }
