@@ -2,5 +2,6 @@
 
 pub mod distribute;
 pub mod model;
+pub mod openapi;
 pub mod service;
 pub mod store;
