@@ -346,8 +346,9 @@ pub enum Limit {
     BundleBytes,
     DeltaChunkBytes,
     AccessLogRing,
-    AccessLogLineBytes,
+    AccessLogTextBytes,
     MetricSeries,
+    ThrottleCells,
 }
 
 const KIB: u64 = 1024;
@@ -387,7 +388,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 45] = [
+const ROWS: [Row; 46] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -478,12 +479,14 @@ const ROWS: [Row; 45] = [
     row(Limit::DeltaChunkBytes, "delta-chunk-bytes", Unit::Bytes, [MIB, 64 * KIB, 4 * MIB],
         "the stream is closed", "One message of the configuration stream"),
     // Records.
-    row(Limit::AccessLogRing, "access-log-ring", Unit::Count, [8192, 64, 1_048_576],
+    row(Limit::AccessLogRing, "access-log-ring", Unit::Bytes, [MIB, 64 * KIB, 256 * MIB],
         "dropped, and counted", "Access log records of one shard that wait to be written"),
-    row(Limit::AccessLogLineBytes, "access-log-line-bytes", Unit::Bytes, [8 * KIB, 256, 64 * KIB],
-        "cut", "One line of an access log"),
+    row(Limit::AccessLogTextBytes, "access-log-text-bytes", Unit::Bytes, [4 * KIB, 64, 32 * KIB],
+        "cut", "One value in a line of an access log"),
     row(Limit::MetricSeries, "metric-series", Unit::Count, [50_000, 16, 1_000_000],
         "counted under one overflow series", "Metric series of a node"),
+    row(Limit::ThrottleCells, "throttle-cells", Unit::Count, [1_000_000, 16, 16_000_000],
+        "the bundle is refused", "Throttled stages and methods of a node"),
 ];
 
 #[cfg(test)]

@@ -168,12 +168,13 @@ impl Credit {
 
     /// Takes a token, as one of `shards`.
     fn take(&mut self, now: Nanos, shards: u32) -> bool {
-        self.used_at = now;
         if self.held > 0 {
+            self.used_at = now;
             self.held -= 1;
             return true;
         }
         self.settle();
+        self.used_at = now;
         match self.cell.take(now, shards) {
             Grant::Refused => false,
             Grant::Unlimited => true,
@@ -191,14 +192,15 @@ impl Credit {
             self.held += 1;
         } else {
             // Straight to the cell: a token kept here would be missing on the other shards.
-            self.cell.give_back(1);
+            self.cell.give_back();
         }
     }
 
     /// Gives back what is held.
     fn settle(&mut self) {
         if self.lent > 0 {
-            self.cell.repay(u64::from(self.lent), u64::from(self.held));
+            self.cell
+                .repay(u64::from(self.lent), u64::from(self.held), self.used_at);
             self.held = 0;
             self.lent = 0;
         }

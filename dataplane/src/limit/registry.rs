@@ -79,12 +79,12 @@ struct Entry {
 /// The node's table of limits is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this node holds {0} throttling limits, which is the most it may; raise `throttle_cells` or serve fewer stages on this node"
+    "this node holds {0} throttling limits, which is the most it may; raise `throttle-cells` or serve fewer stages on this node"
 )]
 pub struct TooManyLimits(pub usize);
 
 impl Registry {
-    /// An empty registry for at most `capacity` limits.
+    /// An empty registry for at most `capacity` limits (`throttle-cells` in the table of limits).
     pub fn new(capacity: usize) -> Registry {
         Registry {
             limits: HashMap::new(),

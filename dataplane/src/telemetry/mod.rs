@@ -19,11 +19,13 @@ mod shard;
 use std::io;
 use std::sync::Arc;
 
+use tidegate_plan::limits::{Limit, Limits};
+
 pub use histogram::{BOUNDS, BUCKETS};
 pub use log::{LogHandle, LogTarget};
 pub use node::{Counter, Gauge, Node, NodeInfo, ShardCounters};
 pub use record::{Class, GatewayError, IntegrationOutcome, RequestRecord};
-pub use series::{DEFAULT_CAPACITY, Registry, SeriesHandle, Slot};
+pub use series::{Registry, SeriesHandle, Slot};
 pub use serve::{GRACE, Server};
 pub use shard::Shard;
 
@@ -38,16 +40,24 @@ pub struct Options {
     pub max_series: usize,
     /// Size of each shard's access log ring.
     pub log_ring_bytes: usize,
+    /// Longest value in an access log line; longer ones are cut.
+    pub log_text_bytes: usize,
 }
 
 impl Options {
-    /// One shard and the default bounds.
+    /// One shard, and the default bounds.
     pub fn new(info: NodeInfo) -> Options {
+        Options::with_limits(info, 1, &Limits::default())
+    }
+
+    /// The bounds of a node's table of limits.
+    pub fn with_limits(info: NodeInfo, shards: usize, limits: &Limits) -> Options {
         Options {
             info,
-            shards: 1,
-            max_series: DEFAULT_CAPACITY,
-            log_ring_bytes: 1024 * 1024,
+            shards,
+            max_series: limits.count(Limit::MetricSeries),
+            log_ring_bytes: limits.count(Limit::AccessLogRing),
+            log_text_bytes: limits.count(Limit::AccessLogTextBytes),
         }
     }
 }
@@ -70,10 +80,14 @@ impl Telemetry {
             ring_bytes: options.log_ring_bytes,
         };
         let (log, rings) = log::Writer::start(writer)?;
-        let shards = rings
-            .into_iter()
-            .enumerate()
-            .map(|(index, ring)| Shard::new(Arc::clone(&node.shards()[index]), series.bank(index), ring));
+        let shards = rings.into_iter().enumerate().map(|(index, ring)| {
+            Shard::new(
+                Arc::clone(&node.shards()[index]),
+                series.bank(index),
+                ring,
+                options.log_text_bytes,
+            )
+        });
         let shards = shards.collect();
         Ok((Arc::new(Telemetry { node, series, log }), shards))
     }

@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 use super::histogram::{Histogram, HistogramTotal, bump};
 use super::record::{Class, RequestRecord};
 
-/// Series a node keeps by default; what comes later is counted in an overflow series (D19).
-pub const DEFAULT_CAPACITY: usize = 50_000;
-
 /// Where a shard counts: a dense number that one series keeps over redeployments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot(u32);
@@ -75,7 +72,7 @@ struct Entry {
 }
 
 impl Registry {
-    /// No series yet, at most `capacity`, counted by `shards` shards.
+    /// No series yet, at most `capacity` (`metric-series` in the table of limits), counted by `shards` shards.
     pub fn new(shards: usize, capacity: usize) -> Registry {
         let capacity = capacity.min(u32::MAX as usize - RESERVED);
         let banks = (0..shards)

@@ -19,12 +19,17 @@ pub struct Shard {
 }
 
 impl Shard {
-    pub(super) fn new(counters: Arc<ShardCounters>, bank: Arc<Bank>, ring: Producer) -> Shard {
+    pub(super) fn new(
+        counters: Arc<ShardCounters>,
+        bank: Arc<Bank>,
+        ring: Producer,
+        max_text: usize,
+    ) -> Shard {
         Shard {
             counters,
             bank,
             ring,
-            encoder: RefCell::default(),
+            encoder: RefCell::new(Encoder::new(max_text)),
         }
     }
 

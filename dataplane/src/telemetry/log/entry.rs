@@ -52,12 +52,21 @@ impl FieldMask {
 }
 
 /// Packs records. Keeps its buffer, so that packing allocates nothing after the first few.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::telemetry) struct Encoder {
     buffer: Vec<u8>,
+    max_text: usize,
 }
 
 impl Encoder {
+    /// Texts longer than `max_text` bytes are cut: one client's long header must not push out everybody's lines.
+    pub(in crate::telemetry) fn new(max_text: usize) -> Encoder {
+        Encoder {
+            buffer: Vec::new(),
+            max_text: max_text.min(usize::from(u16::MAX)),
+        }
+    }
+
     /// The record's bytes, valid until the next call.
     pub(in crate::telemetry) fn encode(
         &mut self,
@@ -88,7 +97,7 @@ impl Encoder {
         for text in TEXTS {
             if mask.contains(text) {
                 let value = text_of(record, text);
-                let value = &value[..value.len().min(MAX_TEXT)];
+                let value = &value[..value.len().min(self.max_text)];
                 if !value.is_empty() {
                     out.push(text as u8);
                     out.extend_from_slice(&(value.len() as u16).to_le_bytes());
@@ -187,9 +196,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Longer texts are cut in the log: one client's long header must not push out everybody's lines.
-const MAX_TEXT: usize = 4096;
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -247,7 +253,7 @@ pub(super) mod tests {
         ] {
             mask.insert(text);
         }
-        let mut encoder = Encoder::default();
+        let mut encoder = Encoder::new(4096);
         let entry = Entry::decode(encoder.encode(77, mask, &sample())).unwrap();
         assert_eq!((entry.sink, entry.status, entry.response_length), (77, 200, 1234));
         assert_eq!(
@@ -277,12 +283,12 @@ pub(super) mod tests {
             source_ip: mapped,
             ..sample()
         };
-        let mut encoder = Encoder::default();
+        let mut encoder = Encoder::new(4096);
         let bytes = encoder.encode(1, mask, &record);
         let entry = Entry::decode(bytes).unwrap();
         assert_eq!(
             (entry.text(Text::UserAgent).len(), entry.source_ip),
-            (MAX_TEXT, mapped)
+            (4096, mapped)
         );
         for len in 0..bytes.len() {
             let cut = Entry::decode(&bytes[..len]);

@@ -339,7 +339,7 @@ mod tests {
 
     fn line(format: &str, record: &RequestRecord<'_>) -> String {
         let format = Format::compile(format, &facts()).unwrap();
-        let mut encoder = Encoder::default();
+        let mut encoder = Encoder::new(4096);
         let entry = Entry::decode(encoder.encode(1, format.fields(), record)).unwrap();
         let mut out = Vec::new();
         format.write_line(&entry, &mut TimeText::default(), &mut out);

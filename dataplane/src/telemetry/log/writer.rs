@@ -350,7 +350,7 @@ mod tests {
             request_id: id.as_bytes(),
             ..sample()
         };
-        ring.push(Encoder::default().encode(target.sink, target.fields, &record))
+        ring.push(Encoder::new(4096).encode(target.sink, target.fields, &record))
     }
 
     /// OBS-033, OBS-034: a line a request, each stage in its own format and file.
