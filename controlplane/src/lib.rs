@@ -1,5 +1,6 @@
 //! The control plane: stores, checks, compiles and pushes definitions.
 
+pub mod compile;
 pub mod distribute;
 pub mod model;
 pub mod openapi;

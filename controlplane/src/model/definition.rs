@@ -1,11 +1,17 @@
 //! Whole definitions: what an import brings, and what a deployment freezes.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+};
 
+use aws_lc_rs::digest;
+use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiResource, Authorizer, DocumentationPart, GatewayResponse, Method, Model, RequestValidator, RestApi,
+    ApiResource, Authorizer, DocumentationPart, GatewayResponse, Method, Model, Refusal, RequestValidator,
+    RestApi,
 };
 
 /// What a document describes, with the reader's remarks.
@@ -80,4 +86,70 @@ pub struct DefinedResource {
     pub resource: ApiResource,
     /// Its methods by verb.
     pub methods: BTreeMap<String, Method>,
+}
+
+/// Most bytes that a definition may have when unpacked: bounds what a broken store can make us allocate.
+const MAX_DEFINITION: u64 = 256 << 20;
+
+impl Definition {
+    /// Its canonical form, packed, and the SHA-256 of the canonical form in hexadecimal: the same definition gives the
+    /// same bytes and the same name.
+    pub fn pack(&self) -> Result<(String, Vec<u8>), Refusal> {
+        // Maps are sorted and members have a fixed order, so that serde's form is canonical.
+        let json = serde_json::to_vec(self).map_err(Refusal::internal)?;
+        let hash = digest::digest(&digest::SHA256, &json);
+        let name = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut packer = DeflateEncoder::new(Vec::new(), Compression::default());
+        packer.write_all(&json).map_err(Refusal::internal)?;
+        Ok((name, packer.finish().map_err(Refusal::internal)?))
+    }
+
+    /// Reads what [`Definition::pack`] wrote.
+    pub fn unpack(packed: &[u8]) -> Result<Self, Refusal> {
+        let mut json = Vec::new();
+        DeflateDecoder::new(packed)
+            .take(MAX_DEFINITION)
+            .read_to_end(&mut json)
+            .map_err(Refusal::internal)?;
+        let definition: Self = serde_json::from_slice(&json).map_err(Refusal::internal)?;
+        if definition.version > DEFINITION_VERSION {
+            return Err(Refusal::internal(format!(
+                "a deployment was made by a newer Tidegate (definition version {}): run that version",
+                definition.version
+            )));
+        }
+        Ok(definition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DEP-040: a definition reads back as it was frozen, under a name that is its content's.
+    #[test]
+    fn packs_canonically() {
+        let mut definition = Definition {
+            version: DEFINITION_VERSION,
+            ..Definition::default()
+        };
+        definition.rest_api.name = Some("pets".into());
+        definition.resources.insert(
+            "r1".into(),
+            DefinedResource {
+                resource: ApiResource::root("r1".into()),
+                methods: BTreeMap::from([("GET".into(), Method::default())]),
+            },
+        );
+        let (name, packed) = definition.pack().expect("packs");
+        assert_eq!(name.len(), 64);
+        assert_eq!(
+            definition.clone().pack().expect("packs"),
+            (name.clone(), packed.clone())
+        );
+        assert_eq!(Definition::unpack(&packed).expect("unpacks"), definition);
+        definition.rest_api.name = Some("cats".into());
+        assert_ne!(definition.pack().expect("packs").0, name);
+        assert!(Definition::unpack(b"garbage").is_err());
+    }
 }

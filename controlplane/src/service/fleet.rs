@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate_proto::{
-    admin::v1::Node,
-    config::v1::{BundleOutcome, Flush, Probe, ProbeResult},
+    admin::v1::{Node, Rollout},
+    config::v1::{Flush, Probe, ProbeResult},
 };
 
 use crate::model::{Refusal, Timestamp};
@@ -14,7 +14,7 @@ use crate::model::{Refusal, Timestamp};
 #[async_trait]
 pub trait Fleet: Send + Sync + 'static {
     /// Waits until every connected node has acknowledged `revision`, or `limit` is over (C2).
-    async fn wait(&self, revision: u64, limit: Duration) -> RolloutState;
+    async fn wait(&self, revision: u64, limit: Duration) -> Rollout;
 
     /// The registered nodes.
     async fn nodes(&self) -> Result<Vec<Node>, Refusal>;
@@ -35,32 +35,11 @@ pub trait Fleet: Send + Sync + 'static {
     /// Empties caches on every connected node (C3).
     async fn flush(&self, flush: Flush) -> Result<(), Refusal>;
 
+    /// Where connected nodes answer, HTTP and HTTPS; empty where none says so.
+    fn addresses(&self) -> (String, String);
+
     /// The certificate of the internal authority.
     fn authority_pem(&self) -> String;
-}
-
-/// How far a revision has come.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RolloutState {
-    /// The revision.
-    pub revision: u64,
-    /// Every connected node runs it.
-    pub complete: bool,
-    /// The connected nodes.
-    pub nodes: Vec<NodeState>,
-}
-
-/// How far one node has come.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeState {
-    /// Its id.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// The revision it runs.
-    pub revision: u64,
-    /// Bundles it refused, whose old content it keeps.
-    pub refused: Vec<BundleOutcome>,
 }
 
 /// No node at all: everything is rolled out at once, and there is nobody to ask.
@@ -69,8 +48,8 @@ pub struct NoFleet;
 
 #[async_trait]
 impl Fleet for NoFleet {
-    async fn wait(&self, revision: u64, _limit: Duration) -> RolloutState {
-        RolloutState {
+    async fn wait(&self, revision: u64, _limit: Duration) -> Rollout {
+        Rollout {
             revision,
             complete: true,
             nodes: Vec::new(),
@@ -101,6 +80,10 @@ impl Fleet for NoFleet {
 
     async fn flush(&self, _flush: Flush) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    fn addresses(&self) -> (String, String) {
+        (String::new(), String::new())
     }
 
     fn authority_pem(&self) -> String {

@@ -344,7 +344,8 @@ where
     run(store, work, false).await
 }
 
-async fn run<T, F>(store: &dyn Store, work: F, keep: bool) -> Result<(T, Option<u64>), Refusal>
+/// [`transact`] or, with `keep` false, [`rehearse`].
+pub async fn run<T, F>(store: &dyn Store, work: F, keep: bool) -> Result<(T, Option<u64>), Refusal>
 where
     T: Send + 'static,
     F: for<'t> FnOnce(&'t mut dyn Write) -> BoxFuture<'t, Result<T, Refusal>> + Send + 'static,

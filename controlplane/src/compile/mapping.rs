@@ -1,0 +1,107 @@
+//! Parameter mappings of integration requests and responses.
+
+use std::collections::BTreeMap;
+
+use tidegate_proto::config::v1::{ParameterLocation, ParameterMapping};
+
+/// Headers that fail every call when they are mapped (OBV-255).
+const FATAL: [&str; 2] = ["content-length", "transfer-encoding"];
+
+/// Reads the request parameters of an integration; the error says which one cannot work.
+pub(super) fn request(parameters: &BTreeMap<String, String>) -> Result<Vec<ParameterMapping>, String> {
+    parameters
+        .iter()
+        .map(|(target, source)| one(target, source))
+        .collect()
+}
+
+fn one(target: &str, source: &str) -> Result<ParameterMapping, String> {
+    let unknown = || format!("request parameter {target} = {source} is not supported");
+    let (location, name) = target
+        .strip_prefix("integration.request.")
+        .and_then(|rest| rest.split_once('.'))
+        .ok_or_else(unknown)?;
+    let target_location = match location {
+        "path" => ParameterLocation::Path,
+        "querystring" => ParameterLocation::Query,
+        "header" if FATAL.contains(&name.to_ascii_lowercase().as_str()) => {
+            return Err(format!("request parameter {target} fails every call"));
+        }
+        "header" => ParameterLocation::Header,
+        _ => return Err(unknown()),
+    };
+    let (source_location, source_name) = source_of(source).ok_or_else(unknown)?;
+    Ok(ParameterMapping {
+        target: target_location.into(),
+        target_name: name.into(),
+        source: source_location.into(),
+        source_name: source_name.into(),
+    })
+}
+
+fn source_of(source: &str) -> Option<(ParameterLocation, &str)> {
+    if let Some(literal) = literal(source) {
+        return Some((ParameterLocation::Literal, literal));
+    }
+    if let Some(name) = source.strip_prefix("stageVariables.") {
+        return Some((ParameterLocation::StageVariable, name));
+    }
+    if let Some(name) = source.strip_prefix("context.") {
+        return Some((ParameterLocation::Context, name));
+    }
+    let (location, name) = source.strip_prefix("method.request.")?.split_once('.')?;
+    let location = match location {
+        "path" => ParameterLocation::Path,
+        "querystring" => ParameterLocation::Query,
+        "header" => ParameterLocation::Header,
+        _ => return None,
+    };
+    (!name.is_empty()).then_some((location, name))
+}
+
+/// A value in single quotes (GWR-010).
+pub(super) fn literal(expression: &str) -> Option<&str> {
+    expression.strip_prefix('\'')?.strip_suffix('\'')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// OBV-285, RES-149, RES-150: the sources; DEP-097: no mixing; OBV-255: headers that fail every call.
+    #[test]
+    fn sources() {
+        let map = |target: &str, source: &str| {
+            request(&BTreeMap::from([(target.to_owned(), source.to_owned())])).map(|mut all| all.remove(0))
+        };
+        let mapping = map("integration.request.path.id", "method.request.path.petId").expect("maps");
+        assert_eq!(
+            (mapping.target(), mapping.source()),
+            (ParameterLocation::Path, ParameterLocation::Path)
+        );
+        assert_eq!(
+            (mapping.target_name.as_str(), mapping.source_name.as_str()),
+            ("id", "petId")
+        );
+        let mapping = map("integration.request.header.X-Amz-Invocation-Type", "'Event'").expect("maps");
+        assert_eq!(
+            (mapping.source(), mapping.source_name.as_str()),
+            (ParameterLocation::Literal, "Event")
+        );
+        let mapping = map("integration.request.querystring.v", "stageVariables.version").expect("maps");
+        assert_eq!(mapping.source(), ParameterLocation::StageVariable);
+        let mapping = map("integration.request.header.ip", "context.identity.sourceIp").expect("maps");
+        assert_eq!(
+            (mapping.source(), mapping.source_name.as_str()),
+            (ParameterLocation::Context, "identity.sourceIp")
+        );
+        for (target, source) in [
+            ("integration.request.header.content-length", "'1'"),
+            ("integration.request.header.Transfer-Encoding", "'chunked'"),
+            ("integration.request.header.a", "prefix stageVariables.version"),
+            ("integration.request.header.a", "method.request.body.$.name"),
+        ] {
+            assert!(map(target, source).is_err(), "{target} {source}");
+        }
+    }
+}
