@@ -1,156 +1,112 @@
 //! Which bundles there are, which have changed, and what is in each.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use aws_lc_rs::digest;
+use async_trait::async_trait;
 use prost::Message;
-use tidegate_proto::config::v1::{Bundle, BundleKind, CertificateBundle};
+use tidegate_proto::config::v1::{BundleKind, CertificateBundle, StageBundle};
 
 use super::{InstallationSettings, StageSource};
 use crate::{
-    model::{Certificate, Definition, Deployment, Key, Kind, Refusal, Stage},
+    distribute::{BundleKey, Changed, Compiled as Content, Source},
+    model::{Binding, Certificate, Definition, Deployment, Key, Kind, Refusal, Stage},
     store::{List, Read, Store},
 };
 
 /// The bundle format this program writes.
 pub const FORMAT: u32 = 1;
 
-/// Bytes of compiled bundles that are kept for the next node that asks.
-const CACHE_BYTES: usize = 256 << 20;
-
-/// The name of a bundle at a revision.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BundleRef {
-    /// What it holds.
-    pub kind: BundleKind,
-    /// `{api}/{stage}`, a certificate's id, or `installation`.
-    pub id: String,
-    /// Its last change.
-    pub revision: u64,
-    /// Whether that change removed it.
-    pub removed: bool,
-}
-
-/// What has changed after a revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Since {
-    /// These, up to a revision.
-    Changed {
-        /// The last committed revision that is covered.
-        to: u64,
-        /// Each bundle once; removed ones among them.
-        bundles: Vec<BundleRef>,
-    },
-    /// Too long ago, or never heard of: everything has to be sent.
-    Unknown,
-}
-
 /// Makes bundles of what is in the store.
 pub struct Compiler {
     store: Arc<dyn Store>,
-    cache: Mutex<Cache>,
 }
 
 impl Compiler {
     /// A compiler over a store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self {
-            store,
-            cache: Mutex::default(),
-        }
+        Self { store }
     }
+}
 
-    /// Every bundle there is, and the revision at which that was so.
-    pub async fn all(&self) -> Result<(u64, Vec<BundleRef>), Refusal> {
-        let mut view = self.store.read().await?;
-        let (to, _) = view.bounds().await?;
-        let mut bundles = Vec::new();
-        for kind in KINDS {
-            for row in view.list(&List::all(kind)).await? {
-                bundles.extend(reference(&row.key, row.revision, false));
-            }
-        }
-        Ok((to, bundles))
-    }
-
-    /// The bundles that have changed after `revision`.
-    pub async fn since(&self, revision: u64) -> Result<Since, Refusal> {
+#[async_trait]
+impl Source for Compiler {
+    async fn changed(&self, since: u64) -> Result<Changed, Refusal> {
         let mut view = self.store.read().await?;
         let (to, oldest) = view.bounds().await?;
-        if revision > to || revision < oldest {
-            return Ok(Since::Unknown);
+        let mut changed = Changed {
+            to,
+            ..Changed::default()
+        };
+        if since == 0 || since > to || since < oldest {
+            changed.full = true;
+            for kind in KINDS {
+                let rows = view.list(&List::all(kind)).await?;
+                changed
+                    .present
+                    .extend(rows.iter().filter_map(|row| bundle_key(&row.key)));
+            }
+            return Ok(changed);
         }
-        let changes = view.changed(revision, &KINDS).await?;
-        let bundles = changes
-            .iter()
-            .filter_map(|change| reference(&change.key, change.revision, change.deleted))
-            .collect();
-        Ok(Since::Changed { to, bundles })
+        for change in view.changed(since, &KINDS).await? {
+            let list = if change.deleted {
+                &mut changed.gone
+            } else {
+                &mut changed.present
+            };
+            list.extend(bundle_key(&change.key));
+        }
+        Ok(changed)
     }
 
-    /// A bundle as it is now, which may be newer than the reference; `None` where it has been removed.
-    pub async fn bundle(&self, reference: &BundleRef) -> Result<Option<Bundle>, Refusal> {
-        if let Some(bundle) = self.lock().get(reference) {
-            return Ok(Some(bundle));
+    async fn compiled(&self, key: &BundleKey, format: u32) -> Result<Option<Content>, Refusal> {
+        if format != FORMAT {
+            return Err(Refusal::internal(format!(
+                "bundles of format {format} are not made"
+            )));
         }
         let mut view = self.store.read().await?;
         let view = view.as_mut();
-        let (revision, content) = match reference.kind {
+        let (revision, content, node_selector) = match key.kind {
             BundleKind::Stage => {
-                let Some((api, stage)) = reference.id.split_once('/') else {
+                let Some((api, stage)) = key.id.split_once('/') else {
                     return Ok(None);
                 };
-                match load_stage(view, api, stage).await? {
-                    Some(loaded) => (loaded.revision, loaded.compile()?.output.encode_to_vec()),
-                    None => return Ok(None),
-                }
+                let Some(loaded) = load_stage(view, api, stage).await? else {
+                    return Ok(None);
+                };
+                let bundle = loaded.compile()?.output;
+                (loaded.revision, bundle.encode_to_vec(), bundle.node_selector)
             }
-            BundleKind::Certificate => match certificate(view, &reference.id).await? {
-                Some((revision, bundle)) => (revision, bundle.encode_to_vec()),
+            BundleKind::Certificate => match certificate(view, &key.id).await? {
+                Some((revision, bundle)) => (revision, bundle.encode_to_vec(), BTreeMap::new()),
                 None => return Ok(None),
             },
             BundleKind::Settings => {
                 let (revision, settings) = settings(view).await?;
-                (revision, settings.compile().encode_to_vec())
+                (revision, settings.compile().encode_to_vec(), BTreeMap::new())
             }
             _ => return Ok(None),
         };
-        let bundle = Bundle {
-            id: reference.id.clone(),
-            kind: reference.kind.into(),
-            format: FORMAT,
+        Ok(Some(Content {
             revision,
-            sha256: digest::digest(&digest::SHA256, &content).as_ref().to_vec(),
+            format,
             content: content.into(),
-        };
-        self.lock().put(reference.kind, &bundle);
-        Ok(Some(bundle))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
-        self.cache.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+            node_selector,
+        }))
     }
 }
 
 /// The kinds of rows that bundles are made of, one a row.
 const KINDS: [Kind; 3] = [Kind::Stage, Kind::Certificate, Kind::Setting];
 
-fn reference(key: &Key, revision: u64, removed: bool) -> Option<BundleRef> {
+fn bundle_key(key: &Key) -> Option<BundleKey> {
     let (kind, id) = match key.kind {
         Kind::Stage => (BundleKind::Stage, format!("{}/{}", key.parent, key.id)),
         Kind::Certificate => (BundleKind::Certificate, key.id.clone()),
         Kind::Setting => (BundleKind::Settings, key.id.clone()),
         _ => return None,
     };
-    Some(BundleRef {
-        kind,
-        id,
-        revision,
-        removed,
-    })
+    Some(BundleKey { kind, id })
 }
 
 /// A stage with all it is made of.
@@ -162,14 +118,12 @@ pub(crate) struct LoadedStage {
     stage: Stage,
     primary: (String, Definition),
     canary: Option<(String, Definition)>,
-    bindings: Vec<crate::model::Binding>,
+    bindings: Vec<Binding>,
 }
 
 impl LoadedStage {
     /// Compiles it.
-    pub(crate) fn compile(
-        &self,
-    ) -> Result<super::Compiled<tidegate_proto::config::v1::StageBundle>, Refusal> {
+    pub(crate) fn compile(&self) -> Result<super::Compiled<StageBundle>, Refusal> {
         super::stage(&StageSource {
             api: &self.api,
             account: &self.account,
@@ -275,42 +229,4 @@ pub(crate) fn settings_key() -> Key {
 
 fn read<T: serde::de::DeserializeOwned>(body: serde_json::Value) -> Result<T, Refusal> {
     serde_json::from_value(body).map_err(Refusal::internal)
-}
-
-/// Compiled bundles by name and revision, the oldest dropped first.
-#[derive(Default)]
-struct Cache {
-    bundles: HashMap<(BundleKind, String), Bundle>,
-    order: VecDeque<(BundleKind, String)>,
-    bytes: usize,
-}
-
-impl Cache {
-    fn get(&self, reference: &BundleRef) -> Option<Bundle> {
-        // Certificates carry keys: they are opened anew each time rather than kept in memory.
-        self.bundles
-            .get(&(reference.kind, reference.id.clone()))
-            .filter(|bundle| bundle.revision >= reference.revision && !reference.removed)
-            .cloned()
-    }
-
-    fn put(&mut self, kind: BundleKind, bundle: &Bundle) {
-        if kind == BundleKind::Certificate || bundle.content.len() > CACHE_BYTES / 4 {
-            return;
-        }
-        let name = (kind, bundle.id.clone());
-        match self.bundles.insert(name.clone(), bundle.clone()) {
-            Some(old) => self.bytes -= old.content.len(),
-            None => self.order.push_back(name),
-        }
-        self.bytes += bundle.content.len();
-        while self.bytes > CACHE_BYTES {
-            let Some(oldest) = self.order.pop_front() else {
-                break;
-            };
-            if let Some(old) = self.bundles.remove(&oldest) {
-                self.bytes -= old.content.len();
-            }
-        }
-    }
 }

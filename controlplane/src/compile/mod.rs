@@ -18,7 +18,7 @@ use tidegate_proto::config::v1 as config;
 
 use crate::model::{Binding, Definition, Method, Refusal, RestApi, Stage};
 
-pub use bundles::{BundleRef, Compiler, FORMAT, Since};
+pub use bundles::{Compiler, FORMAT};
 pub(crate) use bundles::{load_stage, settings, settings_key};
 pub use stage_settings::InstallationSettings;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate_proto::{
-    admin::v1::Node,
+    admin::v1::{Node, Rollout},
     config::v1::{Flush, Probe, ProbeResult, control_message::Message},
 };
 use tokio::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::{Code, Refusal, Timestamp},
-    service::{Fleet, NodeState, RolloutState},
+    service::Fleet,
 };
 
 /// How long a node may take for a probe: the longest integration, and some.
@@ -28,22 +28,8 @@ const FLUSH: Duration = Duration::from_secs(10);
 
 #[async_trait]
 impl Fleet for Distributor {
-    async fn wait(&self, revision: u64, limit: Duration) -> RolloutState {
-        let rollout = self.registry().rollout().wait(revision, limit).await;
-        RolloutState {
-            revision: rollout.revision,
-            complete: rollout.complete,
-            nodes: rollout
-                .nodes
-                .into_iter()
-                .map(|node| NodeState {
-                    id: node.node_id,
-                    name: node.node_name,
-                    revision: node.revision,
-                    refused: node.refused,
-                })
-                .collect(),
-        }
+    async fn wait(&self, revision: u64, limit: Duration) -> Rollout {
+        self.registry().rollout().wait(revision, limit).await
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, Refusal> {
@@ -104,6 +90,11 @@ impl Fleet for Distributor {
             outcome = outcome.and(one.unwrap_or_else(|error| Err(Refusal::internal(error))));
         }
         outcome
+    }
+
+    fn addresses(&self) -> (String, String) {
+        let (http, https) = self.registry().addresses();
+        (http.unwrap_or_default(), https.unwrap_or_default())
     }
 
     fn authority_pem(&self) -> String {
