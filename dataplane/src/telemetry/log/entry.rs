@@ -74,33 +74,35 @@ impl Encoder {
         mask: FieldMask,
         record: &RequestRecord<'_>,
     ) -> &[u8] {
-        let out = &mut self.buffer;
-        out.clear();
-        out.extend_from_slice(&sink.to_le_bytes());
-        out.extend_from_slice(&record.received_unix_ms.to_le_bytes());
-        out.extend_from_slice(&record.latency_ns.to_le_bytes());
-        out.extend_from_slice(&record.response_length.to_le_bytes());
-        out.extend_from_slice(&record.status.to_le_bytes());
-        let (called, latency, status) = match &record.integration {
+        let (called, integration_ns, integration_status) = match &record.integration {
             Some(integration) => (1, integration.latency_ns, integration.status.unwrap_or(0)),
             None => (0, 0, 0),
         };
-        out.push(called);
-        out.extend_from_slice(&latency.to_le_bytes());
-        out.extend_from_slice(&status.to_le_bytes());
         let (version, address) = match record.source_ip {
             IpAddr::V4(ip) => (4, ip.to_ipv6_mapped().octets()),
             IpAddr::V6(ip) => (6, ip.octets()),
         };
-        out.push(version);
-        out.extend_from_slice(&address);
+        let mut head = [0; HEAD];
+        head[0..8].copy_from_slice(&record.received_unix_ms.to_le_bytes());
+        head[8..16].copy_from_slice(&record.latency_ns.to_le_bytes());
+        head[16..24].copy_from_slice(&record.response_length.to_le_bytes());
+        head[24..32].copy_from_slice(&integration_ns.to_le_bytes());
+        head[32..48].copy_from_slice(&address);
+        head[48..52].copy_from_slice(&sink.to_le_bytes());
+        head[52..54].copy_from_slice(&record.status.to_le_bytes());
+        head[54..56].copy_from_slice(&integration_status.to_le_bytes());
+        head[56] = called;
+        head[57] = version;
+        let out = &mut self.buffer;
+        out.clear();
+        out.extend_from_slice(&head);
         for text in TEXTS {
             if mask.contains(text) {
                 let value = text_of(record, text);
                 let value = &value[..value.len().min(self.max_text)];
                 if !value.is_empty() {
-                    out.push(text as u8);
-                    out.extend_from_slice(&(value.len() as u16).to_le_bytes());
+                    let [low, high] = (value.len() as u16).to_le_bytes();
+                    out.extend_from_slice(&[text as u8, low, high]);
                     out.extend_from_slice(value);
                 }
             }
@@ -147,26 +149,30 @@ impl<'a> Entry<'a> {
     /// `None` for bytes that [`Encoder`] did not write.
     pub(super) fn decode(bytes: &'a [u8]) -> Option<Entry<'a>> {
         let mut bytes = Reader(bytes);
+        let mut head = Reader(bytes.slice(HEAD)?);
+        let received_unix_ms = u64::from_le_bytes(head.take()?);
+        let latency_ns = u64::from_le_bytes(head.take()?);
+        let response_length = u64::from_le_bytes(head.take()?);
+        let integration_ns = u64::from_le_bytes(head.take()?);
+        let address = IpAddr::from(head.take::<16>()?);
+        let sink = u32::from_le_bytes(head.take()?);
+        let status = u16::from_le_bytes(head.take()?);
+        let integration_status = u16::from_le_bytes(head.take()?);
+        let [called, version] = head.take()?;
+        let integration_status = (integration_status != 0).then_some(integration_status);
         let mut entry = Entry {
-            sink: u32::from_le_bytes(bytes.take()?),
-            received_unix_ms: u64::from_le_bytes(bytes.take()?),
-            latency_ns: u64::from_le_bytes(bytes.take()?),
-            response_length: u64::from_le_bytes(bytes.take()?),
-            status: u16::from_le_bytes(bytes.take()?),
-            integration: None,
-            source_ip: IpAddr::from([0; 4]),
+            sink,
+            received_unix_ms,
+            latency_ns,
+            response_length,
+            status,
+            integration: (called != 0).then_some((integration_ns, integration_status)),
+            source_ip: if version == 4 {
+                address.to_canonical()
+            } else {
+                address
+            },
             texts: [&[]; TEXTS.len()],
-        };
-        let [called] = bytes.take()?;
-        let latency = u64::from_le_bytes(bytes.take()?);
-        let status = u16::from_le_bytes(bytes.take()?);
-        entry.integration = (called != 0).then_some((latency, (status != 0).then_some(status)));
-        let [version] = bytes.take()?;
-        let address = IpAddr::from(bytes.take::<16>()?);
-        entry.source_ip = if version == 4 {
-            address.to_canonical()
-        } else {
-            address
         };
         while !bytes.0.is_empty() {
             let [text] = bytes.take()?;
@@ -181,6 +187,9 @@ impl<'a> Entry<'a> {
         self.texts[text as usize]
     }
 }
+
+/// Bytes of the fixed part.
+const HEAD: usize = 58;
 
 struct Reader<'a>(&'a [u8]);
 
