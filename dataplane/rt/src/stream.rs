@@ -56,7 +56,7 @@ pub struct Stream {
     queued: usize,
     write_error: Option<io::ErrorKind>,
     /// Memory of the last batch, for the next.
-    batch: Batch,
+    batch: Option<Box<Batch>>,
     peer: Option<SocketAddr>,
 }
 
@@ -97,7 +97,7 @@ impl Stream {
             out: VecDeque::new(),
             queued: 0,
             write_error: None,
-            batch: Batch::default(),
+            batch: None,
             peer,
         }
     }
@@ -252,7 +252,7 @@ impl Stream {
         if self.out.len() <= 1 {
             return self.out.pop_front().map(Outgoing::One);
         }
-        let mut batch = std::mem::take(&mut self.batch);
+        let mut batch = self.batch.take().unwrap_or_default();
         batch
             .chunks
             .extend(self.out.drain(..self.out.len().min(MAX_BATCH)));
@@ -301,7 +301,7 @@ impl Stream {
                     }
                 }
                 batch.chunks.clear();
-                self.batch = batch;
+                self.batch = Some(batch);
             }
         }
     }
@@ -422,9 +422,9 @@ async fn writer(socket: Socket, port: Port<Outgoing, (io::Result<usize>, Outgoin
             }
             Outgoing::Many(batch) => {
                 // SAFETY: used for the one call.
-                let write = unsafe { socket.starter() }.writev(batch);
+                let write = unsafe { socket.starter() }.writev(SendBatch(batch));
                 let (result, batch) = write.await;
-                (result, Outgoing::Many(batch))
+                (result, Outgoing::Many(batch.0))
             }
         };
         port.finish(done);
@@ -452,7 +452,8 @@ unsafe impl IoBufMut for Incoming {
 /// What one write sends.
 enum Outgoing {
     One(Chunk),
-    Many(Batch),
+    /// Boxed, as it is rare and would make every write's state large.
+    Many(Box<Batch>),
 }
 
 struct SendChunk(Chunk);
@@ -486,14 +487,16 @@ impl Batch {
     }
 }
 
+struct SendBatch(Box<Batch>);
+
 // SAFETY: the table is heap memory of the vector, which stays where it is when the batch moves; it points at bytes that
 // the batch's chunks keep alive.
-unsafe impl IoVecBuf for Batch {
+unsafe impl IoVecBuf for SendBatch {
     fn read_iovec_ptr(&self) -> *const libc::iovec {
-        self.vectors.as_ptr()
+        self.0.vectors.as_ptr()
     }
 
     fn read_iovec_len(&self) -> usize {
-        self.vectors.len()
+        self.0.vectors.len()
     }
 }
