@@ -1,0 +1,478 @@
+//! A request's head, with everything that framing and routing need decided (RFC 9112).
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use tidegate_plan::Verb;
+use tidegate_rt::Chunk;
+
+use super::Version;
+use super::body::Framing;
+use super::error::RequestError;
+use super::fields::{Fields, list};
+use super::known::Known;
+use super::scan::{FIELDS_MAX, HeadLimits};
+
+/// A request's head that can be served: its host is one and valid, its framing is certain.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    bytes: Chunk,
+    fields: Fields,
+    method: Span,
+    verb: Option<Verb>,
+    path: Span,
+    query: Option<Span>,
+    authority: Span,
+    version: Version,
+    framing: Framing,
+    keep_alive: bool,
+    expects_continue: bool,
+}
+
+/// Start and end within the head; a head is far below 4 GiB.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span(u32, u32);
+
+impl RequestHead {
+    /// Reads a complete head, as delimited by the scanner: `bytes` ends with the blank line.
+    pub fn parse(bytes: Chunk, limits: &HeadLimits) -> Result<Self, RequestError> {
+        // Most heads fit the small table; the large one would touch memory for nothing.
+        if limits.fields <= 128 {
+            read(&bytes, limits, &mut [const { MaybeUninit::uninit() }; 128])
+        } else {
+            read(&bytes, limits, &mut [const { MaybeUninit::uninit() }; FIELDS_MAX])
+        }
+    }
+
+    /// The method as sent.
+    pub fn method(&self) -> &[u8] {
+        self.slice(self.method)
+    }
+
+    /// The method, if an API can have it (RES-050).
+    pub fn verb(&self) -> Option<Verb> {
+        self.verb
+    }
+
+    /// The raw path: `/a%20b`, or `*`. Not yet in canonical form.
+    pub fn path(&self) -> &[u8] {
+        match self.slice(self.path) {
+            // An absolute form may end with its authority (RFC 9112 section 3.2.1).
+            b"" => b"/",
+            path => path,
+        }
+    }
+
+    /// The raw query, without its `?`.
+    pub fn query(&self) -> Option<&[u8]> {
+        self.query.map(|span| self.slice(span))
+    }
+
+    /// Host and port as sent: from the absolute form if there is one, else from `Host`. Empty only with HTTP/1.0.
+    pub fn authority(&self) -> &[u8] {
+        self.slice(self.authority)
+    }
+
+    /// The host without its port, in the spelling it was sent.
+    pub fn host(&self) -> &[u8] {
+        split_port(self.authority()).0
+    }
+
+    /// The header fields.
+    pub fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// The header fields, to be edited.
+    pub fn fields_mut(&mut self) -> &mut Fields {
+        &mut self.fields
+    }
+
+    /// The version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// How the body ends.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the client keeps the connection open after the answer (RFC 9112 section 9.3).
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends its body (RFC 9110 section 10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// Whether the client asks for another protocol on this connection.
+    pub fn asks_upgrade(&self) -> bool {
+        self.fields.get(Known::Upgrade).is_some() && self.fields.connection_names(b"upgrade")
+    }
+
+    fn slice(&self, span: Span) -> &[u8] {
+        &self.bytes[span.range()]
+    }
+}
+
+impl Span {
+    fn range(self) -> Range<usize> {
+        self.0 as usize..self.1 as usize
+    }
+
+    /// Where `part` stands in `whole`, of which it is a slice.
+    fn of(part: &[u8], whole: &[u8]) -> Span {
+        let start = (part.as_ptr() as usize)
+            .saturating_sub(whole.as_ptr() as usize)
+            .min(whole.len());
+        Span(start as u32, (start + part.len()).min(whole.len()) as u32)
+    }
+}
+
+fn read<'b>(
+    bytes: &'b Chunk,
+    limits: &HeadLimits,
+    table: &mut [MaybeUninit<httparse::Header<'b>>],
+) -> Result<RequestHead, RequestError> {
+    let table = &mut table[..limits.fields.min(FIELDS_MAX)];
+    let mut parsed = httparse::Request::new(&mut []);
+    let complete = parsed
+        .parse_with_uninit_headers(bytes, table)
+        .map_err(|error| match error {
+            httparse::Error::TooManyHeaders => RequestError::HeadTooLarge,
+            httparse::Error::Version if names_a_version(bytes) => RequestError::Version,
+            _ => RequestError::Malformed,
+        })?;
+    if complete != httparse::Status::Complete(bytes.len()) {
+        return Err(RequestError::Malformed);
+    }
+    let method = parsed.method.ok_or(RequestError::Malformed)?.as_bytes();
+    let target = parsed.path.ok_or(RequestError::Malformed)?.as_bytes();
+    let version = if parsed.version == Some(0) {
+        Version::Http10
+    } else {
+        Version::Http11
+    };
+    if method == b"CONNECT" {
+        return Err(RequestError::Connect);
+    }
+    if parsed
+        .headers
+        .iter()
+        .map(|header| header.value.len())
+        .sum::<usize>()
+        > limits.values
+    {
+        return Err(RequestError::HeadTooLarge);
+    }
+    let fields = Fields::from_parsed(bytes.clone(), bytes.len() - 2, true, parsed.headers);
+
+    let (absolute, path, query) = split_target(target)?;
+    let host = host(&fields, version)?;
+    // The absolute form wins (RFC 9112 section 3.2.2); Host must be there and valid all the same.
+    let authority = absolute.unwrap_or(host);
+    let (keep_alive, expects_continue) = (keep_alive(&fields, version), expectation(&fields, version)?);
+    Ok(RequestHead {
+        method: Span::of(method, bytes),
+        verb: Verb::from_token(method),
+        path: Span::of(path, bytes),
+        query: query.map(|query| Span::of(query, bytes)),
+        authority: if authority.is_empty() {
+            Span::default()
+        } else {
+            Span::of(authority, bytes)
+        },
+        version,
+        framing: framing(&fields, version)?,
+        keep_alive,
+        expects_continue,
+        bytes: bytes.clone(),
+        fields,
+    })
+}
+
+/// Whether the request line is one in form, so that what is wrong is the number of its version.
+fn names_a_version(bytes: &[u8]) -> bool {
+    let line = bytes
+        .split(|b| *b == b'\n')
+        .find(|line| line.len() > 1)
+        .unwrap_or_default();
+    let mut parts = line.strip_suffix(b"\r").unwrap_or(line).split(|b| *b == b' ');
+    let (last, more) = (parts.by_ref().nth(2).unwrap_or_default(), parts.next());
+    let is_version = |major: u8, minor: u8| major.is_ascii_digit() && minor.is_ascii_digit();
+    more.is_none()
+        && matches!(last, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if is_version(*major, *minor))
+}
+
+type Target<'t> = (Option<&'t [u8]>, &'t [u8], Option<&'t [u8]>);
+
+/// Authority, path and query of a request target in origin form, absolute form or `*`.
+fn split_target(target: &[u8]) -> Result<Target<'_>, RequestError> {
+    let (authority, rest) = match target {
+        [b'/', ..] | b"*" => (None, target),
+        _ => {
+            let scheme = [&b"http://"[..], b"https://"].into_iter().find(|scheme| {
+                target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme)
+            });
+            let rest = &target[scheme.ok_or(RequestError::Target)?.len()..];
+            let end = rest
+                .iter()
+                .position(|b| matches!(b, b'/' | b'?'))
+                .unwrap_or(rest.len());
+            if !is_authority(&rest[..end]) {
+                return Err(RequestError::Target);
+            }
+            (Some(&rest[..end]), &rest[end..])
+        }
+    };
+    match memchr::memchr2(b'?', b'#', rest) {
+        Some(at) if rest[at] == b'#' => Err(RequestError::Target),
+        Some(at) => Ok((authority, &rest[..at], Some(&rest[at + 1..]))),
+        None => Ok((authority, rest, None)),
+    }
+}
+
+/// The one value of Host (RFC 9112 section 3.2). HTTP/1.0 may come without.
+fn host(fields: &Fields, version: Version) -> Result<&[u8], RequestError> {
+    let mut values = fields.all(Known::Host);
+    match (values.next(), values.next()) {
+        (Some(value), None) if is_authority(value) => Ok(value),
+        (None, None) if version == Version::Http10 => Ok(b""),
+        _ => Err(RequestError::Host),
+    }
+}
+
+/// A host name, IPv4 address or bracketed IPv6 address, with an optional port. User information is refused.
+fn is_authority(value: &[u8]) -> bool {
+    let (host, port) = split_port(value);
+    let is_host = match host {
+        [b'[', inner @ .., b']'] => {
+            !inner.is_empty()
+                && inner
+                    .iter()
+                    .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+        }
+        _ => {
+            !host.is_empty()
+                && host.len() <= 255
+                && host
+                    .iter()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        }
+    };
+    let is_port = |port: &[u8]| port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
+    is_host && port.is_none_or(is_port)
+}
+
+/// Host and port. The colons of an IPv6 address stand within brackets.
+fn split_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let bracket = memchr::memrchr(b']', authority).unwrap_or(0);
+    match memchr::memchr(b':', &authority[bracket..]) {
+        Some(at) => (&authority[..bracket + at], Some(&authority[bracket + at + 1..])),
+        None => (authority, None),
+    }
+}
+
+/// How the body ends (RFC 9112 section 6). Whatever two readers could take differently is refused.
+fn framing(fields: &Fields, version: Version) -> Result<Framing, RequestError> {
+    let length = content_length(fields)?;
+    if fields.get(Known::TransferEncoding).is_none() {
+        return Ok(length.map_or(Framing::Empty, Framing::length));
+    }
+    if length.is_some() {
+        return Err(RequestError::LengthAndCoding);
+    }
+    if version == Version::Http10 {
+        return Err(RequestError::TransferEncoding);
+    }
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let mut codings = fields.all(Known::TransferEncoding).flat_map(list);
+    let (mut count, mut chunked, mut last_is_chunked) = (0, 0, false);
+    for coding in &mut codings {
+        count += 1;
+        last_is_chunked = is_chunked(coding);
+        chunked += usize::from(last_is_chunked);
+    }
+    match (count, chunked, last_is_chunked) {
+        (1, 1, true) => Ok(Framing::Chunked),
+        (_, 1, true) => Err(RequestError::CodingUnknown),
+        _ => Err(RequestError::TransferEncoding),
+    }
+}
+
+fn content_length(fields: &Fields) -> Result<Option<u64>, RequestError> {
+    let mut values = fields.all(Known::ContentLength);
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    match (parse_length(value), values.next()) {
+        (Some(length), None) => Ok(Some(length)),
+        _ => Err(RequestError::ContentLength),
+    }
+}
+
+/// Digits only, below 2^63.
+pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let length: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (length <= i64::MAX as u64).then_some(length)
+}
+
+/// Whether the connection stays open: HTTP/1.1 unless `close`, HTTP/1.0 only with `keep-alive`.
+pub(super) fn keep_alive(fields: &Fields, version: Version) -> bool {
+    let mut keep = version == Version::Http11;
+    for option in fields.all(Known::Connection).flat_map(list) {
+        if option.eq_ignore_ascii_case(b"close") {
+            return false;
+        }
+        keep |= option.eq_ignore_ascii_case(b"keep-alive");
+    }
+    keep
+}
+
+fn expectation(fields: &Fields, version: Version) -> Result<bool, RequestError> {
+    match fields.get(Known::Expect) {
+        // HTTP/1.0 does not know expectations (RFC 9110 section 10.1.1).
+        Some(_) if version == Version::Http10 => Ok(false),
+        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(_) => Err(RequestError::Expectation),
+        None => Ok(false),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::http::scan::Scanner;
+
+    pub(crate) const LIMITS: HeadLimits = HeadLimits {
+        line: 10_240,
+        head: 32_768,
+        values: 10_240,
+        fields: 128,
+    };
+
+    /// Scans and parses a whole head.
+    pub(crate) fn parse(text: &str) -> Result<RequestHead, RequestError> {
+        parse_bytes(text.as_bytes())
+    }
+
+    pub(crate) fn parse_bytes(bytes: &[u8]) -> Result<RequestHead, RequestError> {
+        let end = Scanner::new()
+            .advance(bytes, &LIMITS, true)?
+            .ok_or(RequestError::Malformed)?;
+        RequestHead::parse(Chunk::copy_from_slice(&bytes[..end]), &LIMITS)
+    }
+
+    #[test]
+    fn a_request_is_read() {
+        let head =
+            parse("POST /a/b?x=1&y HTTP/1.1\r\nHost: example.com:8080\r\nContent-Length: 5\r\n\r\n").unwrap();
+        assert_eq!(head.method(), b"POST");
+        assert_eq!(head.verb(), Some(Verb::Post));
+        assert_eq!(head.path(), b"/a/b");
+        assert_eq!(head.query(), Some(&b"x=1&y"[..]));
+        assert_eq!(head.authority(), b"example.com:8080");
+        assert_eq!(head.host(), b"example.com");
+        assert_eq!(head.framing(), Framing::Length(5));
+        assert!(head.keep_alive() && !head.expects_continue());
+    }
+
+    #[test]
+    fn the_absolute_form_wins_over_host() {
+        let head = parse("GET http://a.test?q HTTP/1.1\r\nHost: b\r\n\r\n").unwrap();
+        assert_eq!(
+            (head.authority(), head.path(), head.query()),
+            (&b"a.test"[..], &b"/"[..], Some(&b"q"[..]))
+        );
+        let head = parse("GET HTTPS://[::1]:443/x HTTP/1.1\r\nHost: b\r\n\r\n").unwrap();
+        assert_eq!((head.host(), head.path()), (&b"[::1]"[..], &b"/x"[..]));
+        for bad in [
+            "a",
+            "ftp://a/",
+            "http:/a",
+            "http://",
+            "http:///x",
+            "http://u@h/",
+            "/a#b",
+            "http://a#b",
+            "**",
+        ] {
+            let head = parse(&format!("GET {bad} HTTP/1.1\r\nHost: b\r\n\r\n"));
+            assert_eq!(head.unwrap_err(), RequestError::Target, "{bad}");
+        }
+        assert_eq!(
+            parse("OPTIONS * HTTP/1.1\r\nHost: b\r\n\r\n").unwrap().path(),
+            b"*"
+        );
+        assert_eq!(
+            parse("CONNECT a:1 HTTP/1.1\r\nHost: b\r\n\r\n").unwrap_err(),
+            RequestError::Connect
+        );
+    }
+
+    #[test]
+    fn host_is_one_and_valid() {
+        for good in ["a", "a.b:80", "127.0.0.1:1", "[::1]", "[2001:db8::1]:8443", "a_b"] {
+            assert!(
+                parse(&format!("GET / HTTP/1.1\r\nHost: {good}\r\n\r\n")).is_ok(),
+                "{good}"
+            );
+        }
+        for bad in [
+            "", "a b", "a,b", "a/b", "u@h", "a:b", "a:123456", ":80", "[::1", "[]", "é", "a:1:2",
+        ] {
+            let head = parse(&format!("GET / HTTP/1.1\r\nHost: {bad}\r\n\r\n"));
+            assert_eq!(head.unwrap_err(), RequestError::Host, "{bad}");
+        }
+        assert_eq!(parse("GET / HTTP/1.1\r\n\r\n").unwrap_err(), RequestError::Host);
+        assert_eq!(
+            parse("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n").unwrap_err(),
+            RequestError::Host
+        );
+        assert_eq!(parse("GET / HTTP/1.0\r\n\r\n").unwrap().authority(), b"");
+    }
+
+    /// OBV-264
+    #[test]
+    fn connections_stay_open_as_the_version_and_the_client_say() {
+        let keeps = |version, connection: &str| {
+            parse(&format!("GET / HTTP/1.{version}\r\nHost: a\r\n{connection}\r\n"))
+                .unwrap()
+                .keep_alive()
+        };
+        assert!(keeps(1, "") && keeps(0, "Connection: Keep-Alive\r\n") && keeps(1, "Connection: x, y\r\n"));
+        assert!(!keeps(0, "") && !keeps(1, "Connection: foo , Close\r\n"));
+        assert!(!keeps(0, "Connection: keep-alive\r\nConnection: close\r\n"));
+    }
+
+    #[test]
+    fn the_only_expectation_is_100_continue() {
+        let with = |version, value| {
+            parse(&format!(
+                "PUT / HTTP/1.{version}\r\nHost: a\r\nExpect: {value}\r\n\r\n"
+            ))
+        };
+        assert!(with(1, "100-Continue").unwrap().expects_continue());
+        assert!(!with(0, "100-continue").unwrap().expects_continue());
+        assert_eq!(with(1, "200-ok").unwrap_err().status(), 417);
+    }
+
+    /// QUO-068
+    #[test]
+    fn values_and_fields_are_counted() {
+        let fields = |count, value: &str| {
+            let lines: String = (0..count).map(|at| format!("X-{at}: {value}\r\n")).collect();
+            parse(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).map(|head| head.fields().len())
+        };
+        assert_eq!(fields(127, "v"), Ok(128));
+        assert_eq!(fields(128, "v").unwrap_err().status(), 431);
+        assert!(fields(10, &"v".repeat(1000)).is_ok());
+        assert_eq!(fields(11, &"v".repeat(1000)).unwrap_err().status(), 431);
+    }
+}

@@ -1,0 +1,194 @@
+//! Heads on their way out: straight into one buffer.
+
+use tidegate_rt::Buffer;
+
+use super::fields::{FieldRef, Fields, write_field};
+
+/// Writes one head. Names and values come from checked types or from received heads.
+#[derive(Debug)]
+pub struct HeadWriter<'b> {
+    out: &'b mut Buffer,
+}
+
+impl<'b> HeadWriter<'b> {
+    /// Begins a request. `path_and_query` come in pieces and are not checked here: they are canonical.
+    pub fn request<'p>(
+        out: &'b mut Buffer,
+        method: &[u8],
+        path_and_query: impl IntoIterator<Item = &'p [u8]>,
+    ) -> Self {
+        out.extend_from_slice(method);
+        out.put_u8(b' ');
+        for piece in path_and_query {
+            out.extend_from_slice(piece);
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        HeadWriter { out }
+    }
+
+    /// Begins a response with its status line.
+    pub fn response(out: &'b mut Buffer, status: u16) -> Self {
+        debug_assert!((100..1000).contains(&status));
+        out.extend_from_slice(b"HTTP/1.1 ");
+        let mut digits = [0; 20];
+        out.extend_from_slice(decimal(status.into(), &mut digits));
+        out.put_u8(b' ');
+        out.extend_from_slice(reason(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        HeadWriter { out }
+    }
+
+    /// One field.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> &mut Self {
+        debug_assert!(tidegate_plan::header::is_value(value));
+        write_field(self.out, name, value);
+        self
+    }
+
+    /// One field under a name with something before it: `x-amzn-Remapped-` and `Date`.
+    pub fn prefixed(&mut self, prefix: &[u8], name: &[u8], value: &[u8]) -> &mut Self {
+        self.out.extend_from_slice(prefix);
+        self.field(name, value)
+    }
+
+    /// One field with a number.
+    pub fn number(&mut self, name: &[u8], value: u64) -> &mut Self {
+        let mut digits = [0; 20];
+        self.field(name, decimal(value, &mut digits))
+    }
+
+    /// The fields of another head for which `keep` answers yes, as they came.
+    pub fn kept(&mut self, fields: &Fields, keep: impl FnMut(FieldRef<'_>) -> bool) -> &mut Self {
+        fields.write_kept(self.out, keep);
+        self
+    }
+
+    /// Ends the head with its blank line.
+    pub fn end(self) {
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// A number's digits.
+fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return &digits[at..];
+        }
+    }
+}
+
+/// The usual reason phrase of a status (RFC 9110 section 15); empty for a status without one.
+pub fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::request::tests::{parse, parse_bytes};
+    use super::*;
+
+    #[test]
+    fn a_request_goes_out_with_what_was_kept() {
+        let head = parse("GET /a HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nX: y\r\n\r\n").unwrap();
+        let mut out = Buffer::with_capacity(256);
+        let mut writer = HeadWriter::request(&mut out, b"PUT", [&b"/b"[..], b"?c"]);
+        writer
+            .field(b"Host", b"backend")
+            .kept(head.fields(), |field| field.name != b"Host");
+        writer
+            .number(b"Content-Length", 1_234_567)
+            .prefixed(b"x-amzn-Remapped-", b"Date", b"d");
+        writer.end();
+        let expected = "PUT /b?c HTTP/1.1\r\nHost: backend\r\nAccept: */*\r\nX: y\r\n\
+                        Content-Length: 1234567\r\nx-amzn-Remapped-Date: d\r\n\r\n";
+        assert_eq!(std::str::from_utf8(&out), Ok(expected));
+    }
+
+    #[test]
+    fn a_status_without_a_phrase_is_written_all_the_same() {
+        let mut out = Buffer::with_capacity(64);
+        HeadWriter::response(&mut out, 499).end();
+        assert_eq!(&*out, b"HTTP/1.1 499 \r\n\r\n");
+    }
+
+    proptest! {
+        /// A head that is read and written again is read as the same fields.
+        #[test]
+        fn fields_round_trip(
+            fields in prop::collection::vec(("[A-Za-z][A-Za-z0-9-]{0,12}", "[!-~]([ -~]{0,20}[!-~])?"), 0..12),
+        ) {
+            let lines: String = fields.iter().map(|(name, value)| format!("X{name}: {value}\r\n")).collect();
+            let first = parse(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")).unwrap();
+            let mut out = Buffer::with_capacity(64);
+            let mut writer = HeadWriter::request(&mut out, b"GET", [&b"/"[..]]);
+            writer.kept(first.fields(), |_| true);
+            writer.end();
+            let second = parse_bytes(&out).unwrap();
+            let pairs = |head: &super::super::RequestHead| -> Vec<(Vec<u8>, Vec<u8>)> {
+                head.fields().iter().map(|field| (field.name.to_vec(), field.value.to_vec())).collect()
+            };
+            prop_assert_eq!(pairs(&first), pairs(&second));
+            prop_assert_eq!(pairs(&first).len(), fields.len() + 1);
+        }
+    }
+}
