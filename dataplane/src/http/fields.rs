@@ -73,7 +73,7 @@ impl Fields {
             table.push(Field {
                 name: (header.name.as_ptr() as usize - base) as u32,
                 // An empty value need not point into the head.
-                value: (header.value.as_ptr() as usize).checked_sub(base).unwrap_or(0) as u32
+                value: (header.value.as_ptr() as usize).saturating_sub(base) as u32
                     * u32::from(!header.value.is_empty()),
                 value_len: header.value.len() as u32,
                 name_len: header.name.len() as u16,
