@@ -182,7 +182,7 @@ fn content_models(
         };
         if is_primitive(schema) {
             context.warn(format!(
-                "{place}: the schema of `{media}` is no object; imported without a model (QUO-162)"
+                "{place}: the schema of `{media}` is no object; imported without a model"
             ));
             continue;
         }
