@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::{
     cli::{ControlPlaneArgs, DataPlaneArgs, GlobalArgs},
@@ -25,6 +26,20 @@ pub(crate) fn data(global: &GlobalArgs, args: &DataPlaneArgs) -> anyhow::Result<
 pub(crate) fn limits(global: &GlobalArgs) -> anyhow::Result<()> {
     let _settings = Settings::load(global, Flags::default())?;
     bail!("this build has no table of limits")
+}
+
+/// Ends this process when the one that started it ends, however that happens.
+pub(crate) fn end_with(supervisor: Option<u32>) -> anyhow::Result<()> {
+    let Some(supervisor) = supervisor else {
+        return Ok(());
+    };
+    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot ask to end with the supervisor")?;
+    // It may have ended before we asked.
+    let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
+    if parent != i32::try_from(supervisor).ok() {
+        bail!("the supervisor (process {supervisor}) is gone");
+    }
+    Ok(())
 }
 
 /// `tidegate restore`.

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use manage::{
-    ApplyArgs, BackupArgs, BindArgs, CompletionsArgs, DeleteArgs, DeployArgs, DiffArgs, ExplainArgs, GetArgs,
-    ImportArgs, ImportMode, ListArgs, NodeCommand, NodeRemoveArgs, NodeTokenArgs, PrincipalCommand,
-    PrincipalCreateArgs, RestoreArgs, WaitArgs,
+    ApplyArgs, BackupArgs, BasePathMode, BindArgs, CompletionsArgs, DeleteArgs, DeployArgs, DiffArgs,
+    ExplainArgs, GetArgs, ImportArgs, ImportMode, ListArgs, NodeCommand, NodeRemoveArgs, NodeTokenArgs,
+    PrincipalCommand, PrincipalCreateArgs, RestoreArgs, WaitArgs,
 };
 pub(crate) use serve::{
     ControlListenArgs, ControlPlaneArgs, DataPlaneArgs, DemoArgs, DemoBackendArgs, IoDriver, TrafficArgs,

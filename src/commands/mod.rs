@@ -6,6 +6,8 @@ mod entity;
 mod import;
 mod nodes;
 
+pub(crate) use import::import_document;
+
 use std::{future::Future, process::ExitCode};
 
 use anyhow::Context;
