@@ -13,6 +13,7 @@ use crate::pets::everything;
 
 /// All tests of this suite.
 pub(crate) const TESTS: &[Test] = &[
+    Test::everywhere("a_panic_ends_one_connection", a_panic_ends_one_connection),
     Test::both_drivers("noise_on_every_port", noise_on_every_port),
     Test::both_drivers(
         "unfinished_heads_run_out_of_time",
@@ -298,4 +299,50 @@ fn readers_that_do_not_read_hold_little(context: &Context) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// D7: a panic in any phase ends the connection it happened on and is counted; every other connection goes on, and
+/// nothing that the request held is lost. The binary under test is built with fault injection, which no release has.
+fn a_panic_ends_one_connection(context: &Context) -> Result<()> {
+    let shared = context.shared()?;
+    let deployed = shared.deploy(&everything(&shared.backend))?;
+    let (host, path) = (deployed.host(), deployed.path("/b/fixed/5"));
+    let mut beside = Connection::open(shared.http())?;
+    beside.send(request("GET", &host, &path))?;
+    ensure!(beside.response()?.status == 200, "before");
+    let before = descriptors(data_plane(&shared)?)?;
+    for phase in ["frame", "locate", "route", "throttle", "integration", "response"] {
+        let counted = panics(&shared)?;
+        let mut struck = Connection::open(shared.http())?;
+        struck.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Tidegate-Test-Panic: {phase}\r\n\r\n"
+        ))?;
+        let (bytes, _) = struck.drain()?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        ensure!(
+            !text.starts_with("HTTP/1.1 200 "),
+            "{phase}: answered after a panic: {text}"
+        );
+        beside.send(request("GET", &host, &path))?;
+        let next = beside
+            .response()
+            .with_context(|| format!("another connection, after a panic in {phase}"))?;
+        ensure!(next.status == 200, "{phase}: {next:?}");
+        ensure!(
+            panics(&shared)? == counted + 1,
+            "{phase}: the panic is not counted"
+        );
+    }
+    ensure_let_go(&shared, &host, &path, before + 10)
+}
+
+/// Panics that the data plane has caught so far, as its metrics tell.
+fn panics(shared: &Shared) -> Result<u64> {
+    let metrics = get(shared.instance.ready().metrics, "metrics", "/metrics")?.text();
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("tidegate_panics_total"))
+        .context("tidegate_panics_total")?;
+    let value: f64 = line.rsplit(' ').next().unwrap_or_default().parse()?;
+    Ok(value as u64)
 }
