@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use prost::Message;
 use tidegate_proto::admin::v1::Rollout;
 
 use super::{Caller, Service, Stored, freeze, unit, unit::Unit};
@@ -72,6 +73,52 @@ impl Service {
             warnings,
             rollout,
         })
+    }
+
+    /// The draft of an API as one stage's bundle, for a test of one of its methods (DEP-020, OBV-186).
+    pub async fn test_bundle(
+        &self,
+        caller: &Caller,
+        api: &str,
+        resource: &str,
+        verb: &str,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Vec<u8>, Refusal> {
+        caller.may_write(Kind::Method)?;
+        let mut view = self.store().read().await?;
+        let view = view.as_mut();
+        // OBV-185: the resource is looked for before the method.
+        unit::check_parent(view, caller, &Key::within(Kind::ApiResource, api, resource)).await?;
+        if view
+            .get(&Key::within(Kind::ApiResource, api, resource))
+            .await?
+            .is_none()
+        {
+            return Err(Refusal::unknown_resource());
+        }
+        if view.get(&Key::method(api, resource, verb)).await?.is_none() {
+            return Err(Refusal::unknown_method());
+        }
+        let row = view
+            .get(&Key::top(Kind::RestApi, api))
+            .await?
+            .ok_or_else(Refusal::unknown_resource)?;
+        let definition = freeze::definition(view, api).await?;
+        let stage = Stage {
+            stage_name: Some("test-invoke-stage".into()),
+            variables: Some(variables.clone()),
+            ..Stage::default()
+        };
+        let source = compile::StageSource {
+            api,
+            account: &row.account,
+            region: &row.region,
+            stage: &stage,
+            primary: ("test-invoke", &definition),
+            canary: None,
+            bindings: &[],
+        };
+        Ok(compile::stage(&source)?.output.encode_to_vec())
     }
 
     /// Where a stage answers. On a loopback listener the form by path, which needs no name to be resolved; empty where
