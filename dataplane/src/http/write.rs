@@ -26,6 +26,11 @@ impl<'b> HeadWriter<'b> {
         HeadWriter { out }
     }
 
+    /// Goes on with a head whose first line is written.
+    pub fn resume(out: &'b mut Buffer) -> Self {
+        HeadWriter { out }
+    }
+
     /// Begins a response with its status line.
     pub fn response(out: &'b mut Buffer, status: u16) -> Self {
         debug_assert!((100..1000).contains(&status));
@@ -42,6 +47,18 @@ impl<'b> HeadWriter<'b> {
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> &mut Self {
         debug_assert!(tidegate_plan::header::is_value(value));
         write_field(self.out, name, value);
+        self
+    }
+
+    /// One field whose value comes in pieces.
+    pub fn joined<'v>(&mut self, name: &[u8], pieces: impl IntoIterator<Item = &'v [u8]>) -> &mut Self {
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(b": ");
+        for piece in pieces {
+            debug_assert!(tidegate_plan::header::is_value(piece));
+            self.out.extend_from_slice(piece);
+        }
+        self.out.extend_from_slice(b"\r\n");
         self
     }
 
