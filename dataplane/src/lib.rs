@@ -3,8 +3,12 @@
 pub mod config;
 pub mod fuzz_bodies;
 pub mod http;
+pub mod integration;
 pub mod limit;
 pub mod net;
+mod node;
 pub mod pipeline;
 pub mod shard;
 pub mod telemetry;
+
+pub use node::{Addresses, Error, Event, Node, Options, run, write_ready_file};

@@ -2,17 +2,6 @@
 
 use std::sync::Arc;
 
-/// One stage of one API as the shards run it.
-#[derive(Debug)]
-pub struct Stage {
-    /// The API's id.
-    pub api_id: Arc<str>,
-    /// The stage's name.
-    pub name: Arc<str>,
-    /// The revision of the bundle it was built from.
-    pub revision: u64,
-}
-
 /// A certificate and the server names it answers for.
 #[derive(Debug)]
 pub struct Certificate {

@@ -10,9 +10,11 @@
 //! ```
 
 mod build;
+mod live;
 mod shards;
 
-pub use build::{Certificate, Settings, Stage};
+pub use build::{Certificate, Settings};
+pub use live::{ResolveError, Resolver, Stage};
 pub use shards::{
     Apply, Change, ConfigMessage, Confirmation, FlushCall, ProbeCall, SendError, ShardSink, confirmation,
 };

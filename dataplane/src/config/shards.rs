@@ -11,7 +11,8 @@ use std::{
 use tidegate_proto::config::v1 as proto;
 use tokio::sync::oneshot;
 
-use super::build::{Certificate, Settings, Stage};
+use super::build::{Certificate, Settings};
+use super::live::Stage;
 
 /// The way from the configuration thread to the shards' mailboxes. Implemented by the shards' side.
 pub trait ShardSink: Send + Sync + 'static {

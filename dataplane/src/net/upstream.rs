@@ -85,6 +85,8 @@ pub struct Connection {
     pub io: Io,
     /// It has carried a request before: it may have been closed by the other side in the meantime.
     pub reused: bool,
+    /// It must not carry another request.
+    pub spoiled: bool,
     _permit: Permit,
 }
 
@@ -324,6 +326,7 @@ impl Upstream {
                     return Ok(Box::new(Connection {
                         io,
                         reused: false,
+                        spoiled: false,
                         _permit: permit,
                     }));
                 }

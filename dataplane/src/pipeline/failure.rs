@@ -75,22 +75,17 @@ impl Failure {
         "InternalServerErrorException",
     );
     /// The backend answered something that is not HTTP, or more than may pass.
-    pub const INVALID_ANSWER: Self = typed(
-        ResponseType::IntegrationFailure,
-        504,
-        "Internal server error",
-        "InternalServerErrorException",
-    );
-    /// The backend switched protocols without being asked (decision D14).
-    pub const UNSOLICITED_UPGRADE: Self = Failure {
+    pub const INVALID_ANSWER: Self = Self {
         status: 502,
-        ..Self::INVALID_ANSWER
-    };
-    /// All connections to the backend are in use, and none came free in time.
-    pub const NO_CONNECTION: Self = Failure {
-        status: 503,
-        message: "Service Unavailable",
+        message: "Internal server error",
         ..Self::UNREACHABLE
+    };
+    /// The backend switched protocols without being asked (decision D14).
+    pub const UNSOLICITED_UPGRADE: Self = Self::INVALID_ANSWER;
+    /// The backend's answer is over the bound of payloads.
+    pub const ANSWER_TOO_LARGE: Self = Self {
+        status: 500,
+        ..Self::INVALID_ANSWER
     };
     /// The API cannot work as it is configured (GWR-030, OBV-255).
     pub const CONFIGURATION: Self = typed(

@@ -1,5 +1,96 @@
-//! The life of a request.
+//! The life of a request, in order. This page is the order; each phase stands in the file of its name.
+//!
+//! ```text
+//! head read -> framing -> host, path, stage -> resource, method -> throttle -> integration -> response -> finish
+//!              [frame]    [locate]            [route]             [throttle]   crate::integration        [finish]
+//!                 \___________________________\___________________\____________\__> [gateway_response]
+//! ```
+//!
+//! A phase is a function over one [`Exchange`]. It refuses with a [`Failure`], or lets the request go on. Nothing
+//! before the integration waits: admission of a request is one run through plain code.
 
+pub mod exchange;
 pub mod failure;
+mod finish;
+mod frame;
+pub mod gateway_response;
 pub mod ids;
+mod locate;
 pub mod response;
+mod route;
+mod throttle;
+
+use tidegate_rt as rt;
+
+use crate::http::RequestHead;
+use crate::integration;
+use crate::shard::Client;
+use exchange::Exchange;
+use failure::Failure;
+
+/// What becomes of the connection after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It carries the next request.
+    Next,
+    /// It ends when everything has been sent.
+    Close,
+    /// It ends so that a client that is still sending reads the answer first.
+    Linger,
+    /// It ends when everything has been sent, within a response that is not whole.
+    Truncated,
+    /// It ends at once, and visibly not in order.
+    Reset,
+}
+
+/// Serves one request.
+pub async fn serve(client: &mut Client, head: RequestHead) -> After {
+    let mut x = Exchange::begin(client, &head, rt::now());
+    client.shard.counters().in_flight.increment();
+    let guard = InFlight(client.shard.clone());
+    let after = match admit(&mut x, client) {
+        Ok(()) => integration::call(&mut x, client).await,
+        Err(failure) => gateway_response::answer(&mut x, client, failure),
+    };
+    drop(guard);
+    finish::finish(&x, client);
+    after
+}
+
+/// The phases that need nothing but the head.
+fn admit(x: &mut Exchange<'_>, client: &mut Client) -> Result<(), Failure> {
+    frame::frame(x, client)?;
+    probe("frame", x, client);
+    locate::locate(x, client)?;
+    probe("locate", x, client);
+    route::route(x)?;
+    probe("route", x, client);
+    throttle::throttle(x, &client.shard)?;
+    probe("throttle", x, client);
+    Ok(())
+}
+
+/// Answers something that is not a request, and ends the connection.
+pub fn refuse(client: &mut Client, failure: Failure) -> After {
+    gateway_response::refuse(client, failure);
+    After::Linger
+}
+
+/// Counts a request as in flight for as long as it lives, a panic included.
+struct InFlight(std::rc::Rc<crate::shard::Shard>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.counters().in_flight.decrement();
+    }
+}
+
+/// Where tests make a phase panic (decision D7): on a node started with fault injection, a request that carries
+/// `x-tidegate-test-panic: {phase}` panics at the end of that phase.
+pub(crate) fn probe(phase: &str, x: &Exchange<'_>, client: &Client) {
+    if client.shard.fault_injection
+        && x.head.fields().get_by_name(b"x-tidegate-test-panic") == Some(phase.as_bytes())
+    {
+        panic!("injected into phase {phase}");
+    }
+}

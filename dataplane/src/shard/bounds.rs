@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidegate_plan::{Limit, Limits};
 
+use crate::http::HeadLimits;
 use crate::net::upstream::UpstreamLimits;
 
 /// The rows of the table of limits that a shard needs, in the types it needs them in.
@@ -35,6 +36,10 @@ pub struct Bounds {
     pub retry_hold: usize,
     /// Informational responses before a final one.
     pub informational: usize,
+    /// A request's head.
+    pub request_head: HeadLimits,
+    /// A backend's response head.
+    pub response_head: HeadLimits,
     /// Towards upstreams.
     pub upstream: UpstreamLimits,
 }
@@ -56,6 +61,8 @@ impl Bounds {
             window: limits.count(Limit::BodyWindowBytes),
             retry_hold: limits.count(Limit::RetryHoldBytes),
             informational: limits.count(Limit::InformationalResponses),
+            request_head: HeadLimits::for_requests(limits),
+            response_head: HeadLimits::for_responses(limits),
             upstream: UpstreamLimits {
                 connect: limits.duration(Limit::ConnectTimeout),
                 pool_wait: limits.duration(Limit::PoolWaitTimeout),

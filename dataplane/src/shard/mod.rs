@@ -1,4 +1,347 @@
-//! A shard.
+//! A shard: one thread with its own listeners, connections, upstream pools, credits and counters. Nothing here is
+//! shared with another shard but the node-wide cells that it takes credit and permits from.
+
+mod accept;
 pub mod bounds;
 pub mod clock;
+mod connection;
 pub mod mail;
+mod routes;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use rustls::server::ProducesTickets;
+use tidegate_plan::Limits;
+use tidegate_rt as rt;
+
+use accept::Gate;
+pub use accept::Protocol;
+pub use bounds::Bounds;
+pub use connection::{Client, Gone, Origin};
+pub use routes::{LocalStage, Routes};
+
+use crate::config::{Apply, Change, ConfigMessage};
+use crate::limit::{self, Credits};
+use crate::net::dns::Dns;
+use crate::net::permits::Endpoints;
+use crate::net::tls::{ClientConfigs, ServerTls};
+use crate::net::upstream::{Helpers, Upstreams};
+use crate::pipeline::ids::Ids;
+use crate::telemetry::{self, ShardCounters};
+use clock::Clock;
+use mail::ShardMessage;
+
+/// What a shard is started with. Built on the node's thread, sent to the shard's.
+#[derive(Debug)]
+pub struct Start {
+    /// Its number, from 0.
+    pub index: usize,
+    /// How many shards the node has.
+    pub shards: usize,
+    /// Its listeners.
+    pub listeners: Vec<(TcpListener, Protocol)>,
+    /// Its mailbox.
+    pub mail: rt::mail::Receiver<ShardMessage>,
+    /// The table of limits.
+    pub limits: Limits,
+    /// The resolver.
+    pub dns: Dns,
+    /// The node's upstream targets.
+    pub endpoints: Arc<Endpoints>,
+    /// TLS towards upstreams.
+    pub client_tls: ClientConfigs,
+    /// TLS session tickets, one source for all shards.
+    pub tickets: Option<Arc<dyn ProducesTickets>>,
+    /// Where it counts and logs.
+    pub recorder: telemetry::Shard,
+    /// The instant from which limits count time; the same for all shards.
+    pub epoch: rt::Instant,
+    /// Requests may make a phase panic. For tests.
+    pub fault_injection: bool,
+}
+
+/// How far a shard's life has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    Draining,
+    Stopping,
+}
+
+/// A shard's state. Owned by its thread.
+#[derive(Debug)]
+pub struct Shard {
+    /// Its number.
+    pub index: usize,
+    /// Bounds and time-outs.
+    pub bounds: Bounds,
+    /// The table they come from.
+    pub limits: Limits,
+    /// Where requests go.
+    pub routes: RefCell<Routes>,
+    /// Certificates of its HTTPS listeners.
+    pub tls: ServerTls,
+    /// Its connections to upstreams.
+    pub upstreams: Upstreams,
+    /// Wall-clock time.
+    pub clock: Clock,
+    /// Identifiers.
+    pub ids: Ids,
+    /// Its share of the node's limits.
+    pub credits: RefCell<Credits>,
+    /// Requests may make a phase panic. For tests.
+    pub fault_injection: bool,
+    /// Counters and access log.
+    pub recorder: telemetry::Shard,
+    gate: Gate,
+    epoch: rt::Instant,
+    phase: Cell<Phase>,
+    /// One waker a connection, so that draining reaches those that wait for a client.
+    connections: RefCell<Wakers>,
+    /// Grows with each call to close idle connections.
+    idle_generation: Cell<u64>,
+}
+
+/// Runs a shard on this thread until it has drained.
+///
+/// # Errors
+/// When a listener or the mailbox cannot be set up.
+pub async fn run(start: Start) -> io::Result<()> {
+    let Start {
+        index,
+        shards,
+        listeners,
+        mail,
+        limits,
+        dns,
+        endpoints,
+        client_tls,
+        tickets,
+        recorder,
+        epoch,
+        fault_injection,
+    } = start;
+    let bounds = Bounds::new(&limits);
+    let mut inbox = mail.attach()?;
+    let helpers = Helpers {
+        dns,
+        shard: index,
+        watcher: Rc::new(RefCell::new(Waker::noop().clone())),
+    };
+    let shard = Rc::new(Shard {
+        index,
+        routes: RefCell::new(Routes::default()),
+        tls: ServerTls::new(tickets),
+        upstreams: Upstreams::new(endpoints, client_tls, bounds.upstream, helpers),
+        clock: Clock::new(rt::now()),
+        ids: Ids::new(),
+        credits: RefCell::new(Credits::new(shards)),
+        recorder,
+        gate: Gate::new(bounds.connections),
+        epoch,
+        phase: Cell::new(Phase::Serving),
+        connections: RefCell::default(),
+        idle_generation: Cell::new(0),
+        bounds,
+        limits,
+        fault_injection,
+    });
+    for (socket, protocol) in listeners {
+        let listener = rt::Listener::from_std(socket)?;
+        drop(rt::spawn(accept::accept(Rc::clone(&shard), listener, protocol)));
+    }
+    let watch = Rc::clone(&shard);
+    drop(rt::spawn(async move { watch.upstreams.watch().await }));
+    let settle = Rc::clone(&shard);
+    drop(rt::spawn(async move { settle.settle_credits().await }));
+
+    let mut open = true;
+    poll_fn(|cx| {
+        while open {
+            match inbox.poll_recv(cx) {
+                Poll::Ready(Some(message)) => shard.receive(message),
+                // Nobody is left who could stop it: the process is going down.
+                Poll::Ready(None) => {
+                    open = false;
+                    shard.enter(Phase::Draining);
+                }
+                Poll::Pending => break,
+            }
+        }
+        if shard.draining() && shard.gate.open() == 0 {
+            return Poll::Ready(());
+        }
+        shard.gate.note(cx.waker());
+        Poll::Pending
+    })
+    .await;
+    shard.credits.borrow_mut().settle_all();
+    shard.upstreams.close_idle();
+    Ok(())
+}
+
+impl Shard {
+    /// Whether it takes no more connections, and ends those it has after their current response.
+    pub fn draining(&self) -> bool {
+        self.phase.get() >= Phase::Draining
+    }
+
+    /// Whether every connection must end now.
+    pub fn stopping(&self) -> bool {
+        self.phase.get() == Phase::Stopping
+    }
+
+    /// Time since the instant that the node's limits count from.
+    pub fn limit_time(&self, now: rt::Instant) -> limit::Nanos {
+        limit::Nanos::try_from(now.duration_since(self.epoch).as_nanos()).unwrap_or(limit::Nanos::MAX)
+    }
+
+    /// The shard's own numbers.
+    pub fn counters(&self) -> &ShardCounters {
+        self.recorder.counters()
+    }
+
+    /// Asks connections that wait for their next request to close.
+    pub fn close_idle(&self) {
+        self.idle_generation.set(self.idle_generation.get() + 1);
+        self.connections.borrow().wake_all();
+    }
+
+    /// Which call of [`Shard::close_idle`] was the last.
+    pub fn idle_generation(&self) -> u64 {
+        self.idle_generation.get()
+    }
+
+    fn enter(&self, phase: Phase) {
+        if phase <= self.phase.get() {
+            return;
+        }
+        self.phase.set(phase);
+        self.gate.wake();
+        self.connections.borrow().wake_all();
+    }
+
+    fn receive(&self, message: ShardMessage) {
+        match message {
+            ShardMessage::Config(ConfigMessage::Apply(apply)) => self.apply(apply),
+            // Answered from the node's own thread in a later slice; dropping the call reports an error to its sender.
+            ShardMessage::Config(ConfigMessage::Probe(_) | ConfigMessage::Flush(_)) => {}
+            ShardMessage::Drain => self.enter(Phase::Draining),
+            ShardMessage::Stop => self.enter(Phase::Stopping),
+            ShardMessage::Resolved(answer) => self.upstreams.resolved(&answer),
+            ShardMessage::PermitFreed(endpoint) => self.upstreams.permit_freed(endpoint),
+            ShardMessage::PermitWanted(endpoint) => self.upstreams.permit_wanted(endpoint),
+        }
+    }
+
+    /// Switches to new content. Between two polls of any connection's task, hence between two requests; a request in
+    /// flight keeps what it began with.
+    fn apply(
+        &self,
+        Apply {
+            changes,
+            confirmation,
+        }: Apply,
+    ) {
+        let mut certificates = false;
+        for change in changes.iter() {
+            match change {
+                Change::Stage(stage) => {
+                    {
+                        let mut credits = self.credits.borrow_mut();
+                        stage.limit_handles().for_each(|handle| credits.install(handle));
+                    }
+                    let local = LocalStage::new(Arc::clone(stage), &self.upstreams);
+                    self.routes.borrow_mut().put(local);
+                }
+                Change::StageRemoved { api_id, name } => self.routes.borrow_mut().remove(api_id, name),
+                Change::Certificate(certificate) => {
+                    self.tls.put(certificate);
+                    certificates = true;
+                }
+                Change::CertificateRemoved { id } => {
+                    self.tls.remove(id);
+                    certificates = true;
+                }
+                Change::Settings(settings) => self.routes.borrow_mut().settings(settings),
+            }
+        }
+        if certificates {
+            self.tls.rebuild();
+        }
+        // Limits may have changed: what was lent under the old ones goes back.
+        self.credits.borrow_mut().settle_all();
+        self.upstreams.forget_unused();
+        confirmation.confirm();
+    }
+
+    async fn settle_credits(&self) {
+        while !self.draining() {
+            rt::sleep(limit::IDLE).await;
+            let mut credits = self.credits.borrow_mut();
+            if credits.has_loans() {
+                credits.settle_idle(self.limit_time(rt::now()));
+            }
+        }
+    }
+}
+
+/// The wakers of open connections, by place.
+#[derive(Debug, Default)]
+struct Wakers {
+    places: Vec<Option<Waker>>,
+    vacant: Vec<usize>,
+}
+
+impl Wakers {
+    fn wake_all(&self) {
+        self.places.iter().flatten().for_each(Waker::wake_by_ref);
+    }
+}
+
+/// A connection's place among the shard's. Left when dropped.
+pub(crate) struct Registered {
+    shard: Rc<Shard>,
+    place: usize,
+}
+
+impl Registered {
+    /// Has draining and closing of idle connections wake `waker`.
+    pub(crate) fn new(shard: &Rc<Shard>, waker: Waker) -> Self {
+        let mut connections = shard.connections.borrow_mut();
+        let place = match connections.vacant.pop() {
+            Some(place) => {
+                connections.places[place] = Some(waker);
+                place
+            }
+            None => {
+                connections.places.push(Some(waker));
+                connections.places.len() - 1
+            }
+        };
+        shard.counters().accepted.add(1);
+        shard.counters().connections.increment();
+        Self {
+            shard: Rc::clone(shard),
+            place,
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let waker = {
+            let mut connections = self.shard.connections.borrow_mut();
+            connections.vacant.push(self.place);
+            connections.places[self.place].take()
+        };
+        drop(waker);
+        self.shard.counters().connections.decrement();
+    }
+}

@@ -1,0 +1,396 @@
+//! `HTTP_PROXY` and `HTTP` pass-through: one request to a backend, its answer to the client.
+
+use std::rc::Rc;
+
+use tidegate_plan::integration::{HttpBackend, ResponseSelection};
+use tidegate_rt as rt;
+use tidegate_rt::{Buffer, Chunk};
+
+use super::headers::{self, Rule};
+use super::relay::{self, Answer, Broken, Upload};
+use super::request;
+use crate::http::chunked::{CHUNK_END, ChunkPrefix, LAST_CHUNK};
+use crate::http::{Decoded, Decoder, Framing, HeadWriter, Known, ResponseHead};
+use crate::net::upstream::{Connection, Upstream};
+use crate::pipeline::exchange::{Called, Exchange};
+use crate::pipeline::failure::Failure;
+use crate::pipeline::response::{HEAD_ROOM, own};
+use crate::pipeline::{After, gateway_response, probe};
+use crate::shard::{Client, Gone, LocalStage};
+
+/// Which rules hold between client and backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `HTTP_PROXY`.
+    Proxy,
+    /// `HTTP`.
+    Custom,
+}
+
+/// How a call ends that did not bring an answer to the client's connection.
+enum Ended {
+    Failure(Failure),
+    Gone(Gone),
+}
+
+/// Calls the backend and relays its answer.
+pub(super) async fn call(
+    x: &mut Exchange<'_>,
+    client: &mut Client,
+    stage: &Rc<LocalStage>,
+    backend: &HttpBackend,
+    kind: Kind,
+) -> After {
+    let Some(upstream) = stage.upstream(x.canary, backend.target()).map(Rc::clone) else {
+        return gateway_response::answer(x, client, Failure::CONFIGURATION);
+    };
+    let begun = rt::now();
+    let answered = attempt(x, client, &upstream, backend, kind).await;
+    let note = |x: &mut Exchange<'_>, status, error| {
+        x.outcome.integration = Some(Called {
+            begun,
+            answered: rt::now(),
+            status,
+            error,
+        });
+    };
+    match answered {
+        Ok((answer, connection)) => {
+            note(x, Some(answer.head.status()), "");
+            probe("response", x, client);
+            respond(x, client, stage, backend, kind, &upstream, answer, connection).await
+        }
+        Err(Ended::Failure(failure)) => {
+            note(x, None, failure.message);
+            gateway_response::answer(x, client, failure)
+        }
+        Err(Ended::Gone(gone)) => client_gone(x, client, gone),
+    }
+}
+
+/// The client's own failings, while the backend was being called.
+fn client_gone(x: &mut Exchange<'_>, client: &mut Client, gone: Gone) -> After {
+    match gone {
+        Gone::Malformed => gateway_response::answer(x, client, Failure::BAD_REQUEST),
+        Gone::TooLarge => gateway_response::answer(x, client, Failure::TOO_LARGE),
+        Gone::TooSlow => gateway_response::answer(x, client, Failure::REQUEST_TIMED_OUT),
+        Gone::Aborted | Gone::Stopped => {
+            // Nobody is left to answer (decision D14).
+            x.outcome.status = 499;
+            After::Reset
+        }
+    }
+}
+
+/// Gets a connection and an answer's head, again on a new connection where that is safe (decision D11).
+async fn attempt(
+    x: &mut Exchange<'_>,
+    client: &mut Client,
+    upstream: &Rc<Upstream>,
+    backend: &HttpBackend,
+    kind: Kind,
+) -> Result<(Answer, Box<Connection>), Ended> {
+    let shard = Rc::clone(&client.shard);
+    let framing = client.framing;
+    let head = request::head(x, client, upstream, backend, kind, framing).map_err(Ended::Failure)?;
+    let idempotent = !matches!(request::method(x, backend), "POST" | "PATCH");
+    let mut upload = Upload::new(head, framing, shard.bounds.retry_hold);
+    let to_head = request::method(x, backend) == "HEAD";
+    let mut fresh = false;
+    loop {
+        let mut connection = match upstream.checkout(&shard.upstreams.helpers, fresh).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                shard.counters().upstream_connect_failures.add(1);
+                tracing::debug!(target = %upstream.authority, %error, "no connection to the backend");
+                return Err(Ended::Failure(Failure::UNREACHABLE));
+            }
+        };
+        if !connection.reused {
+            shard.counters().upstream_connects.add(1);
+        }
+        match relay::ask(
+            client,
+            &mut connection.io,
+            &mut upload,
+            backend.timeout(),
+            to_head,
+        )
+        .await
+        {
+            Ok(answer) => return Ok((answer, connection)),
+            Err(Broken::Gone(gone)) => return Err(Ended::Gone(gone)),
+            Err(Broken::TimedOut) => return Err(Ended::Failure(Failure::TIMED_OUT)),
+            Err(Broken::Invalid) => return Err(Ended::Failure(Failure::INVALID_ANSWER)),
+            Err(Broken::Upgrade) => return Err(Ended::Failure(Failure::UNSOLICITED_UPGRADE)),
+            // The backend closed an idle connection while the request was on its way to it.
+            Err(Broken::Closed { answered: false })
+                if connection.reused && idempotent && upload.rewind() && upstream.may_retry() =>
+            {
+                fresh = true;
+            }
+            Err(Broken::Closed { .. }) => return Err(Ended::Failure(Failure::UNREACHABLE)),
+        }
+    }
+}
+
+/// Writes the answer's head and relays its body.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one exchange, each borrowed in its own way"
+)]
+async fn respond(
+    x: &mut Exchange<'_>,
+    client: &mut Client,
+    stage: &LocalStage,
+    backend: &HttpBackend,
+    kind: Kind,
+    upstream: &Rc<Upstream>,
+    answer: Answer,
+    mut connection: Box<Connection>,
+) -> After {
+    let Answer {
+        head,
+        mut rest,
+        uploaded,
+    } = answer;
+    let framing = head.framing();
+    let shard = Rc::clone(&client.shard);
+    let selected = match kind {
+        Kind::Proxy => None,
+        Kind::Custom => {
+            let place = x.place;
+            let chosen = place.and_then(|place| {
+                stage
+                    .shared
+                    .select(x.canary, place.route, place.method, head.status())
+            });
+            match chosen.and_then(|at| backend.responses().get(at)) {
+                Some(selected) => Some(selected),
+                // GWR-030: no response matches, and there is no default.
+                None => return gateway_response::answer(x, client, Failure::CONFIGURATION),
+            }
+        }
+    };
+    if let Framing::Length(length) = framing
+        && length > shard.bounds.payload
+    {
+        return gateway_response::answer(x, client, Failure::ANSWER_TOO_LARGE);
+    }
+    let status = selected.map_or(head.status(), |selected| selected.status.code());
+    // RFC 9112 section 6.3: these have no body, whatever the backend sent.
+    let bodiless = x.is_head() || matches!(status, 204 | 304);
+    let read = uploaded && client.body.is_done();
+    x.keep_alive &= read && !client.finished && !shard.draining();
+    let delivery = match framing {
+        _ if bodiless => Delivery::None,
+        Framing::Empty => Delivery::Length(0),
+        Framing::Length(length) => Delivery::Length(length),
+        Framing::Chunked | Framing::UntilClose if x.is_http11() => Delivery::Chunked,
+        Framing::Chunked | Framing::UntilClose => {
+            x.keep_alive = false;
+            Delivery::Close
+        }
+    };
+    x.outcome.status = status;
+
+    let mut decoder = Decoder::new(framing, &shard.limits);
+    let small = rest.as_ref().map_or(0, |rest| rest.len().min(SMALL));
+    let mut out = Buffer::with_capacity(HEAD_ROOM + 1024 + small);
+    write_head(x, client, &mut out, &head, status, selected, kind, delivery);
+
+    // What came with the head: copied behind it where it is small, so that one send carries both.
+    let mut complete = decoder.is_done();
+    while !complete && let Some(input) = &mut rest {
+        let decoded = decoder.decode(input);
+        if input.is_empty() {
+            rest = None;
+        }
+        match decoded {
+            Ok(Decoded::Data(chunk)) => {
+                x.outcome.length += chunk.len() as u64;
+                if out.remaining_capacity() >= chunk.len() + 24 && chunk.len() <= SMALL {
+                    deliver(&mut out, &chunk, delivery);
+                } else if delivery != Delivery::None {
+                    if delivery == Delivery::Chunked {
+                        out.extend_from_slice(ChunkPrefix::new(chunk.len()).as_ref());
+                    }
+                    client.io.queue(out.split());
+                    client.io.queue(chunk);
+                    if delivery == Delivery::Chunked {
+                        out.extend_from_slice(CHUNK_END);
+                    }
+                }
+                complete = decoder.is_done();
+            }
+            Ok(Decoded::End) => complete = true,
+            Ok(Decoded::More) => {}
+            Err(_) => {
+                client.io.queue(out.freeze());
+                return died(x, client, delivery);
+            }
+        }
+    }
+    if complete && delivery == Delivery::Chunked {
+        out.extend_from_slice(LAST_CHUNK);
+    }
+    client.io.queue(out.freeze());
+    // What follows an answer that nobody asked for cannot be the next one's.
+    connection.spoiled |= rest.is_some();
+    if !complete {
+        let streamed = relay::stream(
+            client,
+            &mut connection.io,
+            &mut decoder,
+            delivery,
+            &mut x.outcome.length,
+        )
+        .await;
+        match streamed {
+            Ok(clean) => connection.spoiled |= !clean,
+            Err(Broken::Gone(_)) => {
+                x.outcome.status = 499;
+                return After::Reset;
+            }
+            Err(_) => return died(x, client, delivery),
+        }
+    }
+    if framing != Framing::UntilClose && head.keep_alive() && uploaded && !connection.spoiled {
+        upstream.check_in(connection, &shard.upstreams.helpers);
+    }
+    match (x.keep_alive, read) {
+        (true, _) => After::Next,
+        (false, true) => After::Close,
+        (false, false) => After::Linger,
+    }
+}
+
+/// The backend died within its body: the client must not take what it got for the whole (decision D14).
+fn died(x: &mut Exchange<'_>, client: &Client, delivery: Delivery) -> After {
+    x.keep_alive = false;
+    if let Some(called) = &mut x.outcome.integration {
+        called.error = "the backend ended the connection within its response";
+    }
+    tracing::debug!(peer = %client.origin.peer, "a backend died within its response");
+    match delivery {
+        // The missing bytes or the missing last chunk tell, where an end of the connection alone would not.
+        Delivery::Length(_) | Delivery::Chunked => After::Truncated,
+        Delivery::Close | Delivery::None => After::Reset,
+    }
+}
+
+/// How the body goes to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// Not at all.
+    None,
+    /// As many bytes as the head says.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+    /// Until the connection ends (HTTP/1.0).
+    Close,
+}
+
+/// Body bytes that are copied behind the head instead of sent from where they are.
+const SMALL: usize = 8 * 1024;
+
+fn deliver(out: &mut Buffer, data: &Chunk, delivery: Delivery) {
+    match delivery {
+        Delivery::None => {}
+        Delivery::Chunked => {
+            out.extend_from_slice(ChunkPrefix::new(data.len()).as_ref());
+            out.extend_from_slice(data);
+            out.extend_from_slice(CHUNK_END);
+        }
+        Delivery::Length(_) | Delivery::Close => out.extend_from_slice(data),
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one exchange, each borrowed in its own way"
+)]
+fn write_head(
+    x: &Exchange<'_>,
+    client: &Client,
+    out: &mut Buffer,
+    head: &ResponseHead,
+    status: u16,
+    selected: Option<&ResponseSelection>,
+    kind: Kind,
+    delivery: Delivery,
+) {
+    let shard = &client.shard;
+    let now = rt::now();
+    let mut writer = HeadWriter::response(out, status);
+    own(
+        &mut writer,
+        &shard.clock.date(now),
+        x.keep_alive,
+        &x.request_id,
+        &x.extended_id,
+    );
+    let mut typed = false;
+    match (kind, selected) {
+        (Kind::Proxy, _) => {
+            let fields = head.fields();
+            let named = fields.connection_names_others();
+            typed = fields.get(Known::ContentType).is_some();
+            writer.kept(fields, |field| {
+                headers::to_client(field.known) == Rule::Pass
+                    && !(named && fields.connection_names(field.name))
+            });
+            for field in fields
+                .iter()
+                .filter(|field| headers::to_client(field.known) == Rule::Remap)
+            {
+                writer.prefixed(headers::REMAPPED, field.name, field.value);
+            }
+        }
+        (Kind::Custom, selected) => {
+            for (name, value) in selected.map(|selected| &*selected.headers).unwrap_or_default() {
+                let name = name.as_str().as_bytes();
+                typed |= name.eq_ignore_ascii_case(b"content-type");
+                match headers::static_to_client(name) {
+                    Rule::Pass => {
+                        writer.field(name, value.as_bytes());
+                    }
+                    Rule::Remap => {
+                        writer.prefixed(headers::REMAPPED, name, value.as_bytes());
+                    }
+                    Rule::Drop => {}
+                }
+            }
+            // OBV-240.
+            let trace = shard.ids.trace_id(shard.clock.epoch(x.received).as_secs());
+            writer.field(b"X-Amzn-Trace-Id", &trace);
+            if !typed && let Some(media_type) = head.fields().get(Known::ContentType) {
+                typed = true;
+                writer.field(b"Content-Type", media_type);
+            }
+        }
+    }
+    if !typed && status != 204 && status != 304 {
+        // QUO-122.
+        writer.field(b"Content-Type", b"application/json");
+    }
+    match delivery {
+        Delivery::Length(length) => {
+            writer.number(b"Content-Length", length);
+        }
+        Delivery::Chunked => {
+            writer.field(b"Transfer-Encoding", b"chunked");
+        }
+        Delivery::Close => {}
+        // RFC 9110 section 8.6: a HEAD's answer tells the length that a GET's would have.
+        Delivery::None => {
+            if let Some(length) = head.fields().get(Known::ContentLength).filter(|_| status != 204) {
+                writer.field(b"Content-Length", length);
+            } else if x.is_head() && status != 204 && status != 304 {
+                writer.field(b"Transfer-Encoding", b"chunked");
+            }
+        }
+    }
+    writer.end();
+}

@@ -1,0 +1,89 @@
+//! `MOCK` with a fixed answer.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use tidegate_plan::integration::Mock;
+use tidegate_rt as rt;
+use tidegate_rt::Buffer;
+
+use crate::http::HeadWriter;
+use crate::pipeline::After;
+use crate::pipeline::exchange::Exchange;
+use crate::pipeline::response::{HEAD_ROOM, own};
+use crate::shard::Client;
+
+/// Answers at once; what the client still sends is read and dropped, so that the connection can go on.
+pub(super) async fn answer(x: &mut Exchange<'_>, client: &mut Client, mock: &Mock) -> After {
+    let mut read = client.discard_received();
+    x.keep_alive &= !client.shard.draining();
+    if !read && x.keep_alive {
+        read = discard(client).await;
+    }
+    x.keep_alive &= read && !client.finished;
+    let status = mock.status.code();
+    let body = &*mock.body;
+    let mut out = Buffer::with_capacity(HEAD_ROOM + body.len());
+    let mut head = HeadWriter::response(&mut out, status);
+    own(
+        &mut head,
+        &client.shard.clock.date(rt::now()),
+        x.keep_alive,
+        &x.request_id,
+        &x.extended_id,
+    );
+    let mut typed = false;
+    for (name, value) in &mock.headers {
+        typed |= name.as_str().eq_ignore_ascii_case("content-type");
+        head.field(name.as_str().as_bytes(), value.as_bytes());
+    }
+    if !typed {
+        // QUO-122.
+        head.field(
+            b"Content-Type",
+            mock.content_type
+                .as_ref()
+                .map_or(b"application/json".as_slice(), |value| value.as_bytes()),
+        );
+    }
+    let has_body = !matches!(status, 204 | 304);
+    if has_body {
+        head.number(b"Content-Length", body.len() as u64);
+    }
+    head.end();
+    if has_body && !x.is_head() {
+        out.extend_from_slice(body);
+        x.outcome.length = body.len() as u64;
+    }
+    x.outcome.status = status;
+    client.io.queue(out.freeze());
+    match (x.keep_alive, read) {
+        (true, _) => After::Next,
+        (false, true) => After::Close,
+        (false, false) => After::Linger,
+    }
+}
+
+/// Reads the rest of the request's body; whether it ended as it should.
+async fn discard(client: &mut Client) -> bool {
+    let limit = client.shard.bounds.body_idle;
+    client.timer.set_after(limit);
+    poll_fn(|cx| {
+        if client.shard.stopping() {
+            return Poll::Ready(false);
+        }
+        loop {
+            match client.poll_body(cx) {
+                Poll::Ready(Ok(Some(_))) => client.timer.set_after(limit),
+                Poll::Ready(Ok(None)) => return Poll::Ready(true),
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(Err(_)) = client.poll_send(cx) {
+            return Poll::Ready(false);
+        }
+        client.timer.poll_elapsed(cx).map(|()| false)
+    })
+    .await
+}

@@ -1,0 +1,43 @@
+//! What answers a method, one file a kind.
+
+mod headers;
+mod http;
+mod mock;
+pub mod query;
+mod relay;
+mod request;
+
+use tidegate_plan::Integration;
+
+use crate::pipeline::exchange::Exchange;
+use crate::pipeline::failure::Failure;
+use crate::pipeline::{After, gateway_response, probe};
+use crate::shard::Client;
+
+/// Has the method's integration answer an admitted request.
+pub async fn call(x: &mut Exchange<'_>, client: &mut Client) -> After {
+    let Some(stage) = x.stage.clone() else {
+        return gateway_response::answer(x, client, Failure::FORBIDDEN);
+    };
+    let method = x.place.and_then(|place| {
+        stage
+            .plan(x.canary)
+            .routes()
+            .get(place.route as usize)?
+            .methods()
+            .get(place.method as usize)
+    });
+    let Some(method) = method else {
+        return gateway_response::answer(x, client, Failure::MISSING_AUTHENTICATION_TOKEN);
+    };
+    probe("integration", x, client);
+    match &method.integration {
+        Integration::HttpProxy(backend) => http::call(x, client, &stage, backend, http::Kind::Proxy).await,
+        Integration::Http(backend) => http::call(x, client, &stage, backend, http::Kind::Custom).await,
+        Integration::Mock(mock) => mock::answer(x, client, mock).await,
+        Integration::Broken(reason) => {
+            tracing::debug!(api = %stage.shared.plan.api, %reason, "a method that cannot work was called");
+            gateway_response::answer(x, client, Failure::CONFIGURATION)
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The two directions of a call: the request goes up while the answer is watched for; the answer comes down as fast as
+//! the client takes it. One task polls both sides; nothing is read that there is no room for.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tidegate_rt as rt;
+use tidegate_rt::{Buffer, Chunk, Instant};
+
+use super::http::Delivery;
+use crate::http::chunked::{CHUNK_END, ChunkPrefix, LAST_CHUNK};
+use crate::http::{Decoded, Decoder, Framing, HeadLimits, ResponseHead, Scanner};
+use crate::net::io::Io;
+use crate::shard::{Client, Gone};
+
+/// The request on its way up.
+#[derive(Debug)]
+pub(super) struct Upload {
+    head: Chunk,
+    framing: Framing,
+    /// Body parts that were sent, for a second attempt; `None` once they are too many.
+    held: Option<SmallVec<[Chunk; 4]>>,
+    held_bytes: usize,
+    hold: usize,
+    /// Head and held parts are in the connection's queue.
+    begun: bool,
+    done: bool,
+}
+
+/// A final answer's head, and what came behind it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The head.
+    pub head: ResponseHead,
+    /// Bytes of its body that came with it.
+    pub rest: Option<Chunk>,
+    /// The request had been sent whole by then.
+    pub uploaded: bool,
+}
+
+/// Why there is no answer, or not all of it.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The client's doing.
+    Gone(Gone),
+    /// The backend took too long.
+    TimedOut,
+    /// The backend's answer is not HTTP, or over a bound.
+    Invalid,
+    /// The backend switched protocols.
+    Upgrade,
+    /// The backend ended the connection.
+    Closed {
+        /// It had sent something before.
+        answered: bool,
+    },
+}
+
+impl Upload {
+    /// A request that has not been sent.
+    pub(super) fn new(head: Chunk, framing: Framing, hold: usize) -> Self {
+        let done = framing == Framing::Empty;
+        Self {
+            head,
+            framing,
+            held: Some(SmallVec::new()),
+            held_bytes: 0,
+            hold,
+            begun: false,
+            done,
+        }
+    }
+
+    /// Prepares for another attempt; `false` when parts of the body are gone.
+    pub(super) fn rewind(&mut self) -> bool {
+        self.begun = false;
+        self.held.is_some()
+    }
+
+    fn begin(&mut self, upstream: &mut Io) {
+        self.begun = true;
+        upstream.queue(self.head.clone());
+        for part in self.held.iter().flatten() {
+            queue_body(upstream, part.clone(), self.framing);
+        }
+        if self.done {
+            queue_end(upstream, self.framing);
+        }
+    }
+
+    fn part(&mut self, part: Chunk, upstream: &mut Io) {
+        self.held_bytes += part.len();
+        if self.held_bytes > self.hold {
+            self.held = None;
+        }
+        if let Some(held) = &mut self.held {
+            held.push(part.clone());
+        }
+        queue_body(upstream, part, self.framing);
+    }
+
+    fn end(&mut self, upstream: &mut Io) {
+        self.done = true;
+        queue_end(upstream, self.framing);
+    }
+}
+
+fn queue_body(upstream: &mut Io, part: Chunk, framing: Framing) {
+    if framing == Framing::Chunked {
+        upstream.queue(chunk_size(part.len()));
+        upstream.queue(part);
+        upstream.queue(Chunk::from_static(CHUNK_END));
+    } else {
+        upstream.queue(part);
+    }
+}
+
+fn queue_end(upstream: &mut Io, framing: Framing) {
+    if framing == Framing::Chunked {
+        upstream.queue(Chunk::from_static(LAST_CHUNK));
+    }
+}
+
+/// A chunk's size line, to be queued.
+pub(super) fn chunk_size(size: usize) -> Chunk {
+    Chunk::copy_from_slice(ChunkPrefix::new(size).as_ref())
+}
+
+/// Sends the request and waits for the final answer's head. The body goes up meanwhile; an answer that comes first
+/// ends it (decision D14).
+pub(super) async fn ask(
+    client: &mut Client,
+    upstream: &mut Io,
+    upload: &mut Upload,
+    timeout: Duration,
+    to_head: bool,
+) -> Result<Answer, Broken> {
+    let shard = std::rc::Rc::clone(&client.shard);
+    let bounds = &shard.bounds;
+    upload.begin(upstream);
+    let mut received = Received::new(bounds.informational, to_head);
+    // What the timer stands for: the client's next bytes, or the backend's progress.
+    let mut on_client = false;
+    client.timer.set_after(timeout);
+    poll_fn(|cx| {
+        loop {
+            let mut moved = false;
+            while !upload.done && upstream.queued() < bounds.window {
+                match client.poll_body(cx) {
+                    Poll::Ready(Ok(Some(part))) => {
+                        upload.part(part, upstream);
+                        on_client = false;
+                        client.timer.set_after(timeout);
+                        moved = true;
+                    }
+                    Poll::Ready(Ok(None)) => {
+                        upload.end(upstream);
+                        on_client = false;
+                        client.timer.set_after(timeout);
+                        moved = true;
+                    }
+                    Poll::Ready(Err(gone)) => return Poll::Ready(Err(Broken::Gone(gone))),
+                    Poll::Pending => {
+                        if !on_client {
+                            on_client = true;
+                            client.timer.set_after(bounds.body_idle);
+                        }
+                        break;
+                    }
+                }
+            }
+            // An error in sending is not the end: the answer may have come before it.
+            let _ = upstream.poll_flush(cx);
+            if upload.done
+                && let Poll::Ready(gone) = client.poll_gone(cx)
+            {
+                return Poll::Ready(Err(Broken::Gone(gone)));
+            }
+            match upstream.poll_read(cx) {
+                Poll::Ready(Ok(Some(chunk))) => {
+                    received.append(chunk);
+                    moved = true;
+                    match received.final_head(&bounds.response_head) {
+                        Ok(Some(head)) => {
+                            let uploaded = upload.done && upstream.queued() == 0;
+                            return Poll::Ready(Ok(Answer {
+                                head,
+                                rest: received.bytes.take(),
+                                uploaded,
+                            }));
+                        }
+                        Ok(None) => {}
+                        Err(broken) => return Poll::Ready(Err(broken)),
+                    }
+                }
+                Poll::Ready(Ok(None) | Err(_)) => {
+                    return Poll::Ready(Err(Broken::Closed {
+                        answered: received.any,
+                    }));
+                }
+                Poll::Pending => {}
+            }
+            if let Poll::Ready(Err(_)) = client.poll_send(cx) {
+                return Poll::Ready(Err(Broken::Gone(Gone::Aborted)));
+            }
+            if moved {
+                continue;
+            }
+            return match client.timer.poll_elapsed(cx) {
+                Poll::Ready(()) if on_client => Poll::Ready(Err(Broken::Gone(Gone::TooSlow))),
+                Poll::Ready(()) => Poll::Ready(Err(Broken::TimedOut)),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+    })
+    .await
+}
+
+/// An answer on its way in, until its final head is complete.
+struct Received {
+    bytes: Option<Chunk>,
+    scanner: Scanner,
+    any: bool,
+    informational: usize,
+    to_head: bool,
+}
+
+impl Received {
+    fn new(informational: usize, to_head: bool) -> Self {
+        Self {
+            bytes: None,
+            scanner: Scanner::new(),
+            any: false,
+            informational,
+            to_head,
+        }
+    }
+
+    fn append(&mut self, chunk: Chunk) {
+        self.any = true;
+        let Some(known) = &mut self.bytes else {
+            self.bytes = Some(chunk);
+            return;
+        };
+        if let Err(chunk) = known.try_join(chunk) {
+            let mut joined = Buffer::with_capacity(known.len() + chunk.len());
+            joined.extend_from_slice(known);
+            joined.extend_from_slice(&chunk);
+            *known = joined.freeze();
+        }
+    }
+
+    /// The final answer's head, once it is complete; informational ones before it are skipped, as many as may come.
+    fn final_head(&mut self, limits: &HeadLimits) -> Result<Option<ResponseHead>, Broken> {
+        while let Some(bytes) = &mut self.bytes {
+            let Some(length) = self
+                .scanner
+                .advance(bytes, limits, false)
+                .map_err(|_| Broken::Invalid)?
+            else {
+                return Ok(None);
+            };
+            let head = bytes.split_to(length);
+            if bytes.is_empty() {
+                self.bytes = None;
+            }
+            self.scanner = Scanner::new();
+            let head = ResponseHead::parse(head, self.to_head, limits).map_err(|_| Broken::Invalid)?;
+            if !head.is_informational() {
+                return match head.status() {
+                    101 => Err(Broken::Upgrade),
+                    200..=599 => Ok(Some(head)),
+                    _ => Err(Broken::Invalid),
+                };
+            }
+            self.informational = self.informational.checked_sub(1).ok_or(Broken::Invalid)?;
+        }
+        Ok(None)
+    }
+}
+
+/// Relays the rest of an answer's body; `true` when nothing follows it on the backend's connection.
+pub(super) async fn stream(
+    client: &mut Client,
+    upstream: &mut Io,
+    decoder: &mut Decoder,
+    delivery: Delivery,
+    length: &mut u64,
+) -> Result<bool, Broken> {
+    let shard = std::rc::Rc::clone(&client.shard);
+    let bounds = &shard.bounds;
+    let mut input: Option<Chunk> = None;
+    let mut ended = false;
+    let mut last: Option<Instant> = None;
+    poll_fn(|cx| {
+        loop {
+            let mut moved = false;
+            while !ended && client.io.queued() < bounds.window {
+                match poll_part(cx, upstream, decoder, &mut input) {
+                    Poll::Ready(Ok(Some(part))) => {
+                        *length += part.len() as u64;
+                        if *length > bounds.payload {
+                            return Poll::Ready(Err(Broken::Invalid));
+                        }
+                        queue_part(client, part, delivery);
+                        last = None;
+                        moved = true;
+                    }
+                    Poll::Ready(Ok(None)) => {
+                        ended = true;
+                        if delivery == Delivery::Chunked {
+                            client.io.queue(Chunk::from_static(LAST_CHUNK));
+                        }
+                    }
+                    Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                    Poll::Pending => break,
+                }
+            }
+            if ended {
+                return Poll::Ready(Ok(input.is_none()));
+            }
+            match client.poll_send(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Gone(Gone::Aborted))),
+                // Room has been made while the rest is still on its way.
+                Poll::Pending => {}
+            }
+            if moved {
+                continue;
+            }
+            if let Poll::Ready(gone) = client.poll_gone(cx) {
+                return Poll::Ready(Err(Broken::Gone(gone)));
+            }
+            let since = *last.get_or_insert_with(rt::now);
+            client.timer.set(since + bounds.stream_idle);
+            if client.poll_stalled() {
+                return Poll::Ready(Err(Broken::Gone(Gone::Aborted)));
+            }
+            return match client.timer.poll_elapsed(cx) {
+                // The timer may stand for the client's stall: that is seen above, next time.
+                Poll::Ready(()) if client.poll_stalled() => Poll::Ready(Err(Broken::Gone(Gone::Aborted))),
+                Poll::Ready(()) => Poll::Ready(Err(Broken::TimedOut)),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+    })
+    .await
+}
+
+fn queue_part(client: &mut Client, part: Chunk, delivery: Delivery) {
+    match delivery {
+        Delivery::None => {}
+        Delivery::Length(_) | Delivery::Close => client.io.queue(part),
+        Delivery::Chunked => {
+            client.io.queue(chunk_size(part.len()));
+            client.io.queue(part);
+            client.io.queue(Chunk::from_static(CHUNK_END));
+        }
+    }
+}
+
+/// The next part of a body; `None` at its end.
+fn poll_part(
+    cx: &mut Context<'_>,
+    upstream: &mut Io,
+    decoder: &mut Decoder,
+    input: &mut Option<Chunk>,
+) -> Poll<Result<Option<Chunk>, Broken>> {
+    loop {
+        if decoder.is_done() {
+            return Poll::Ready(Ok(None));
+        }
+        if let Some(bytes) = input {
+            let decoded = decoder.decode(bytes);
+            if bytes.is_empty() {
+                *input = None;
+            }
+            match decoded {
+                Ok(Decoded::Data(part)) => return Poll::Ready(Ok(Some(part))),
+                Ok(Decoded::End) => return Poll::Ready(Ok(None)),
+                Ok(Decoded::More) => {}
+                Err(_) => return Poll::Ready(Err(Broken::Invalid)),
+            }
+        }
+        match upstream.poll_read(cx) {
+            Poll::Ready(Ok(Some(chunk))) => *input = Some(chunk),
+            Poll::Ready(Ok(None)) if decoder.end_of_input().is_ok() => return Poll::Ready(Ok(None)),
+            Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Err(Broken::Closed { answered: true })),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}

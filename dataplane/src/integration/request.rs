@@ -1,0 +1,307 @@
+//! The request towards an HTTP backend.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+use tidegate_plan::integration::{
+    BackendMethod, HttpBackend, Mapping, MappingSource, MappingTarget, UriPart,
+};
+use tidegate_plan::path;
+use tidegate_rt::{Buffer, Chunk};
+
+use super::headers;
+use super::http::Kind;
+use super::query;
+use crate::http::{Framing, HeadWriter, Known};
+use crate::net::upstream::Upstream;
+use crate::pipeline::exchange::Exchange;
+use crate::pipeline::failure::Failure;
+use crate::shard::{Client, Protocol};
+
+/// Writes the head of the backend's request.
+pub(super) fn head(
+    x: &Exchange<'_>,
+    client: &Client,
+    upstream: &Upstream,
+    backend: &HttpBackend,
+    kind: Kind,
+    framing: Framing,
+) -> Result<Chunk, Failure> {
+    let mut out = Buffer::with_capacity(2048);
+    out.extend_from_slice(method(x, backend).as_bytes());
+    out.put_u8(b' ');
+    target(x, client, backend, kind, &mut out)?;
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    fields(x, client, upstream, backend, kind, framing, &mut out);
+    Ok(out.freeze())
+}
+
+/// The method towards the backend.
+pub(super) fn method(x: &Exchange<'_>, backend: &HttpBackend) -> &'static str {
+    match backend.method() {
+        BackendMethod::Fixed(verb) => verb.as_str(),
+        BackendMethod::Same => x.verb.map_or("GET", |verb| verb.as_str()),
+    }
+}
+
+/// Path and query: the configured URI with its placeholders filled (OBV-234), mapped query parameters, and for
+/// `HTTP_PROXY` the client's own (RES-167).
+fn target(
+    x: &Exchange<'_>,
+    client: &Client,
+    backend: &HttpBackend,
+    kind: Kind,
+    out: &mut Buffer,
+) -> Result<(), Failure> {
+    let start = out.len();
+    for part in backend.uri() {
+        match part {
+            UriPart::Literal(text) => out.extend_from_slice(text.as_bytes()),
+            UriPart::StageVariable(name) => {
+                out.extend_from_slice(stage_variable(x, name).unwrap_or_default())
+            }
+            UriPart::Mapped(at) => {
+                let mapping = backend.mappings().get(usize::from(*at));
+                let Some(mapping) = mapping else {
+                    return Err(Failure::CONFIGURATION);
+                };
+                match mapping.source() {
+                    // In canonical form already, slashes of a greedy parameter included (OBV-246).
+                    MappingSource::Path {
+                        capture: Some(at), ..
+                    } => {
+                        out.extend_from_slice(x.capture(usize::from(*at)).unwrap_or_default().as_bytes());
+                    }
+                    source => {
+                        let value = value(x, client, source).unwrap_or_default();
+                        out.extend_from_slice(path::encode_path_value(&value, false).as_bytes());
+                    }
+                }
+            }
+        }
+    }
+    if out.len() == start || out[start] != b'/' {
+        // An empty path is `/`; a URI that is nothing but a query follows it.
+        let rest = Chunk::copy_from_slice(&out[start..]);
+        out.truncate(start);
+        out.put_u8(b'/');
+        out.extend_from_slice(&rest);
+    }
+    let path_end = memchr::memchr(b'?', &out[start..]).map_or(out.len(), |at| start + at);
+    let assembled = std::str::from_utf8(&out[start..path_end]).map_err(|_| Failure::CONFIGURATION)?;
+    if path::has_dot_segment(assembled) {
+        return Err(Failure::BAD_PATH);
+    }
+    let mut separator = if path_end == out.len() { b'?' } else { b'&' };
+    if kind == Kind::Proxy
+        && let Some(own) = x.query.filter(|query| !query.is_empty())
+    {
+        let mapped = |name: &[u8]| {
+            backend.mappings().iter().any(|one| {
+                one.target() == MappingTarget::Query && *path::decode(name, true) == *one.name().as_bytes()
+            })
+        };
+        if backend
+            .mappings()
+            .iter()
+            .any(|one| one.target() == MappingTarget::Query)
+        {
+            for (name, value) in query::parameters(own).filter(|(name, _)| !mapped(name)) {
+                out.put_u8(std::mem::replace(&mut separator, b'&'));
+                out.extend_from_slice(name);
+                out.put_u8(b'=');
+                out.extend_from_slice(value);
+            }
+        } else {
+            out.put_u8(std::mem::replace(&mut separator, b'&'));
+            out.extend_from_slice(own);
+        }
+    }
+    for mapping in backend
+        .mappings()
+        .iter()
+        .filter(|one| one.target() == MappingTarget::Query)
+    {
+        let Some(value) = value(x, client, mapping.source()) else {
+            continue;
+        };
+        out.put_u8(std::mem::replace(&mut separator, b'&'));
+        out.extend_from_slice(path::encode_query_value(mapping.name().as_bytes()).as_bytes());
+        out.put_u8(b'=');
+        out.extend_from_slice(path::encode_query_value(&value).as_bytes());
+    }
+    Ok(())
+}
+
+/// A mapping with the value that it sets.
+type Mapped<'x> = (&'x Mapping, Cow<'x, [u8]>);
+
+fn fields(
+    x: &Exchange<'_>,
+    client: &Client,
+    upstream: &Upstream,
+    backend: &HttpBackend,
+    kind: Kind,
+    framing: Framing,
+    out: &mut Buffer,
+) {
+    let mut head = HeadWriter::resume(out);
+    let received = x.head.fields();
+    let mapped: SmallVec<[Mapped<'_>; 4]> = backend
+        .mappings()
+        .iter()
+        .filter(|one| one.target() == MappingTarget::Header)
+        .filter_map(|one| Some((one, value(x, client, one.source())?)))
+        .filter(|(_, value)| tidegate_plan::header::is_value(value))
+        .collect();
+    // Mapped values take the place of the client's and of the gateway's own (OBV-253).
+    let is_mapped = |name: &[u8]| {
+        mapped
+            .iter()
+            .any(|(one, _)| one.name().as_bytes().eq_ignore_ascii_case(name))
+    };
+    if !is_mapped(b"host") {
+        head.field(b"Host", upstream.authority.as_bytes());
+    }
+    let api = x
+        .stage
+        .as_ref()
+        .map(|stage| stage.shared.plan.api.as_str())
+        .unwrap_or_default();
+    match kind {
+        Kind::Proxy => {
+            let named = received.connection_names_others();
+            head.kept(received, |field| {
+                headers::passes_to_backend(field.known)
+                    && (mapped.is_empty() || !is_mapped(field.name))
+                    && !(named && received.connection_names(field.name))
+            });
+            forwarded(x, client, &mut head);
+        }
+        Kind::Custom => {
+            if !is_mapped(b"accept") {
+                head.field(b"Accept", b"application/json");
+            }
+            if !is_mapped(b"user-agent") {
+                head.joined(b"User-Agent", [b"AmazonAPIGateway_".as_slice(), api.as_bytes()]);
+            }
+            // OBV-236: a type only where there is a body.
+            if framing != Framing::Empty && !is_mapped(b"content-type") {
+                head.field(
+                    b"Content-Type",
+                    received.get(Known::ContentType).unwrap_or(b"application/json"),
+                );
+            }
+        }
+    }
+    for (mapping, value) in &mapped {
+        let name = mapping.name().as_bytes();
+        if headers::may_be_mapped(name) {
+            head.field(name, value.trim_ascii());
+        }
+    }
+    match received.get(Known::XAmznTraceId) {
+        Some(trace) if kind == Kind::Proxy => head.field(b"X-Amzn-Trace-Id", trace),
+        _ => {
+            let shard = &client.shard;
+            head.field(
+                b"X-Amzn-Trace-Id",
+                &shard.ids.trace_id(shard.clock.epoch(x.received).as_secs()),
+            )
+        }
+    };
+    head.field(b"X-Amzn-Apigateway-Api-Id", api.as_bytes());
+    match framing {
+        // OBV-236, OBV-258: said even where there is none.
+        Framing::Empty => head.number(b"Content-Length", 0),
+        Framing::Length(length) => head.number(b"Content-Length", length),
+        Framing::Chunked | Framing::UntilClose => head.field(b"Transfer-Encoding", b"chunked"),
+    };
+    head.end();
+}
+
+/// The peer is appended to the chain, which is never trusted (decision D18; OBV-238).
+fn forwarded(x: &Exchange<'_>, client: &Client, head: &mut HeadWriter<'_>) {
+    let mut parts: SmallVec<[&[u8]; 8]> = SmallVec::new();
+    for link in x.head.fields().all(Known::XForwardedFor) {
+        parts.push(link);
+        parts.push(b", ");
+    }
+    parts.push(client.peer_text());
+    head.joined(b"X-Forwarded-For", parts);
+    head.number(b"X-Forwarded-Port", u64::from(client.origin.port));
+    head.field(
+        b"X-Forwarded-Proto",
+        match client.origin.protocol {
+            Protocol::Http => b"http".as_slice(),
+            Protocol::Https => b"https",
+        },
+    );
+}
+
+fn stage_variable<'x>(x: &'x Exchange<'_>, name: &str) -> Option<&'x [u8]> {
+    let plan = &x.stage.as_ref()?.shared.plan;
+    let own = plan
+        .canary
+        .as_ref()
+        .filter(|_| x.canary)
+        .and_then(|canary| canary.variables.get(name));
+    own.or_else(|| plan.variables.get(name))
+        .map(|value| value.as_bytes())
+}
+
+/// The value of a mapping's source, decoded; `None`: the source is missing, and the mapping sets nothing (OBV-284).
+fn value<'x>(x: &'x Exchange<'_>, client: &'x Client, source: &'x MappingSource) -> Option<Cow<'x, [u8]>> {
+    Some(match source {
+        MappingSource::Path { capture, .. } => {
+            path::decode(x.capture(usize::from((*capture)?))?.as_bytes(), false)
+        }
+        MappingSource::Query(name) => path::decode(query::last(x.query?, name.as_bytes())?, true),
+        MappingSource::Header(name) => {
+            // OBV-283: names are compared with case.
+            let field = x
+                .head
+                .fields()
+                .iter()
+                .find(|field| field.name == name.as_bytes())?;
+            Cow::Borrowed(field.value)
+        }
+        MappingSource::Literal(text) => Cow::Borrowed(text.as_bytes()),
+        MappingSource::StageVariable(name) => Cow::Borrowed(stage_variable(x, name)?),
+        MappingSource::Context(name) => context(x, client, name)?,
+    })
+}
+
+/// `$context` variables that exist at this point of a request.
+fn context<'x>(x: &'x Exchange<'_>, client: &'x Client, name: &str) -> Option<Cow<'x, [u8]>> {
+    let plan = &x.stage.as_ref()?.shared.plan;
+    let text: &[u8] = match name {
+        "requestId" => &x.request_id,
+        "extendedRequestId" => &x.extended_id,
+        "apiId" => plan.api.as_str().as_bytes(),
+        "stage" => plan.stage.as_str().as_bytes(),
+        "accountId" => plan.account.as_str().as_bytes(),
+        "httpMethod" => x.head.method(),
+        "path" => x.path.as_ref()?.as_str().as_bytes(),
+        "resourcePath" => x.route()?.path().as_bytes(),
+        "resourceId" => x.route()?.resource().as_str().as_bytes(),
+        "domainName" => x.host,
+        "protocol" if x.is_http11() => b"HTTP/1.1",
+        "protocol" => b"HTTP/1.0",
+        "identity.sourceIp" => client.peer_text(),
+        "identity.userAgent" => x.head.fields().get(Known::UserAgent)?,
+        "requestTimeEpoch" => {
+            return Some(Cow::Owned(
+                client
+                    .shard
+                    .clock
+                    .epoch(x.received)
+                    .as_millis()
+                    .to_string()
+                    .into_bytes(),
+            ));
+        }
+        _ => return None,
+    };
+    Some(Cow::Borrowed(text))
+}

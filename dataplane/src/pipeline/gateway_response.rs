@@ -1,0 +1,281 @@
+//! The answers that the gateway gives by itself, with an API's overrides.
+
+use tidegate_plan::{GatewayResponse, Status};
+use tidegate_rt as rt;
+use tidegate_rt::Buffer;
+
+use super::After;
+use super::exchange::Exchange;
+use super::failure::Failure;
+use super::response::{HEAD_ROOM, own};
+use crate::http::{HeadWriter, Known};
+use crate::shard::Client;
+
+const JSON: &str = "application/json";
+
+/// Answers a request with a failure. What is left of its body decides whether the connection goes on.
+pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> After {
+    x.fail(failure);
+    let read = client.discard_received() && !failure.fatal;
+    x.keep_alive &= read && !client.finished && !client.shard.draining();
+    let overrides = match failure.kind {
+        Some(kind) => x.plan().map(|plan| plan.gateway_responses()).and_then(|all| {
+            let own = all.get(kind);
+            let fallback = kind.fallback().and_then(|kind| all.get(kind));
+            // GWR-024: a status is inherited; headers and templates are the type's own or the fallback's (GWR-028).
+            let status = own
+                .and_then(|one| one.status)
+                .or_else(|| fallback.and_then(|one| one.status));
+            own.or(fallback).map(|content| (content, status))
+        }),
+        None => None,
+    };
+    let (content, status) = match overrides {
+        Some((content, status)) => (Some(content), status.map_or(failure.status, Status::code)),
+        None => (None, failure.status),
+    };
+    let mut body = Buffer::with_capacity(256);
+    let media_type = match content.and_then(|content| template(x, content)) {
+        Some((media_type, template)) => {
+            render(template, &mut body, |name, out| {
+                variable(x, client, &failure, name, out)
+            });
+            media_type
+        }
+        None => {
+            let (before, after) = failure.default_body();
+            body.extend_from_slice(before.as_bytes());
+            body.extend_from_slice(failure.message.as_bytes());
+            body.extend_from_slice(after.as_bytes());
+            JSON
+        }
+    };
+    let now = rt::now();
+    let mut out = Buffer::with_capacity(HEAD_ROOM + body.len());
+    let mut head = HeadWriter::response(&mut out, status);
+    own(
+        &mut head,
+        &client.shard.clock.date(now),
+        x.keep_alive,
+        &x.request_id,
+        &x.extended_id,
+    );
+    head.field(b"x-amzn-ErrorType", failure.error_type.as_bytes());
+    let mut typed = false;
+    for (name, value) in content.map(|content| &*content.headers).unwrap_or_default() {
+        typed |= name.as_str().eq_ignore_ascii_case("content-type");
+        head.field(name.as_str().as_bytes(), value.as_bytes());
+    }
+    if !typed {
+        head.field(b"Content-Type", media_type.as_bytes());
+    }
+    head.number(b"Content-Length", body.len() as u64);
+    head.end();
+    let length = if x.is_head() { 0 } else { body.len() };
+    out.extend_from_slice(&body[..length]);
+    x.outcome.status = status;
+    x.outcome.length = length as u64;
+    client.io.queue(out.freeze());
+    match (x.keep_alive, read) {
+        (true, _) => After::Next,
+        (false, true) => After::Close,
+        (false, false) => After::Linger,
+    }
+}
+
+/// Answers what is not a request: there is nobody to name in a log.
+pub fn refuse(client: &mut Client, failure: Failure) {
+    let shard = &client.shard;
+    let (before, after) = failure.default_body();
+    let mut out = Buffer::with_capacity(HEAD_ROOM);
+    let mut head = HeadWriter::response(&mut out, failure.status);
+    own(
+        &mut head,
+        &shard.clock.date(rt::now()),
+        false,
+        &shard.ids.request_id(),
+        &shard.ids.extended_id(),
+    );
+    head.field(b"x-amzn-ErrorType", failure.error_type.as_bytes())
+        .field(b"Content-Type", JSON.as_bytes());
+    head.number(
+        b"Content-Length",
+        (before.len() + failure.message.len() + after.len()) as u64,
+    );
+    head.end();
+    for part in [before, failure.message, after] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    client.io.queue(out.freeze());
+}
+
+/// The template for a request: of the first media type that it accepts, else JSON's, else the first.
+fn template<'p>(x: &Exchange<'_>, content: &'p GatewayResponse) -> Option<(&'p str, &'p str)> {
+    let templates = &content.templates;
+    let find = |wanted: &str| {
+        templates
+            .iter()
+            .find(|(media_type, _)| media_type.eq_ignore_ascii_case(wanted))
+    };
+    let accepted = x.head.fields().get(Known::Accept).unwrap_or_default();
+    let accepted = accepted.split(|b| *b == b',').find_map(|one| {
+        let one = one.split(|b| *b == b';').next().unwrap_or_default();
+        find(std::str::from_utf8(one.trim_ascii()).ok()?)
+    });
+    let (media_type, template) = accepted.or_else(|| find(JSON)).or_else(|| templates.first())?;
+    Some((media_type, template))
+}
+
+/// The value of a template's variable (GWR-004 to GWR-008); nothing for one that is unknown.
+fn variable(x: &Exchange<'_>, client: &Client, failure: &Failure, name: &str, out: &mut Buffer) {
+    let mut put = |text: &[u8]| out.extend_from_slice(text);
+    if let Some(name) = name.strip_prefix("stageVariables.") {
+        let canary = x
+            .stage
+            .as_ref()
+            .and_then(|stage| stage.shared.plan.canary.as_ref())
+            .filter(|_| x.canary);
+        let own = canary.and_then(|canary| canary.variables.get(name));
+        let value = own.or_else(|| x.stage.as_ref()?.shared.plan.variables.get(name));
+        return put(value.map(|value| value.as_bytes()).unwrap_or_default());
+    }
+    if let Some(rest) = name.strip_prefix("method.request.") {
+        return match rest.split_once('.') {
+            Some(("header", name)) => put(x.head.fields().get_by_name(name.as_bytes()).unwrap_or_default()),
+            Some(("path", name)) => {
+                let at = x
+                    .route()
+                    .and_then(|route| route.parameters().iter().position(|one| &**one == name));
+                put(at.and_then(|at| x.capture(at)).unwrap_or_default().as_bytes());
+            }
+            Some(("querystring", name)) => put(crate::integration::query::last(
+                x.query.unwrap_or_default(),
+                name.as_bytes(),
+            )
+            .unwrap_or_default()),
+            _ => {}
+        };
+    }
+    let Some(name) = name.strip_prefix("context.") else {
+        return;
+    };
+    let plan = x.stage.as_ref().map(|stage| &stage.shared.plan);
+    match name {
+        "error.message" => put(failure.message.as_bytes()),
+        // A JSON string with its quotes, so that a template without quotes of its own yields valid JSON.
+        "error.messageString" => {
+            put(b"\"");
+            put(failure.message.as_bytes());
+            put(b"\"");
+        }
+        "error.responseType" => put(failure
+            .kind
+            .map(|kind| kind.name())
+            .unwrap_or_default()
+            .as_bytes()),
+        "requestId" => put(&x.request_id),
+        "extendedRequestId" => put(&x.extended_id),
+        "httpMethod" => put(x.head.method()),
+        "path" => put(x
+            .path
+            .as_ref()
+            .map(|path| path.as_str())
+            .unwrap_or_default()
+            .as_bytes()),
+        "resourcePath" => put(x.route().map(|route| route.path().as_bytes()).unwrap_or_default()),
+        "resourceId" => put(x
+            .route()
+            .map(|route| route.resource().as_str())
+            .unwrap_or_default()
+            .as_bytes()),
+        "apiId" => put(plan.map(|plan| plan.api.as_str()).unwrap_or_default().as_bytes()),
+        "stage" => put(plan
+            .map(|plan| plan.stage.as_str())
+            .unwrap_or_default()
+            .as_bytes()),
+        "accountId" => put(plan
+            .map(|plan| plan.account.as_str())
+            .unwrap_or_default()
+            .as_bytes()),
+        "domainName" => put(x.host),
+        "protocol" => put(if x.is_http11() { b"HTTP/1.1" } else { b"HTTP/1.0" }),
+        "identity.sourceIp" => put(client.origin.peer.ip().to_string().as_bytes()),
+        "identity.userAgent" => put(x.head.fields().get(Known::UserAgent).unwrap_or_default()),
+        _ => {}
+    }
+}
+
+/// Replaces `$name` and `${name}` where the name begins with a known root, and keeps everything else (GWR-003).
+fn render(template: &str, out: &mut Buffer, value: impl Fn(&str, &mut Buffer)) {
+    let mut rest = template;
+    while let Some(at) = rest.find('$') {
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        rest = &rest[at..];
+        match reference(rest) {
+            Some((name, length)) => {
+                value(name, out);
+                rest = &rest[length..];
+            }
+            None => {
+                out.put_u8(b'$');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.extend_from_slice(rest.as_bytes());
+}
+
+/// The name of the reference that `text` begins with, and how long the reference is.
+fn reference(text: &str) -> Option<(&str, usize)> {
+    let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let body = text.strip_prefix('$')?;
+    let (name, length) = match body.strip_prefix('{') {
+        Some(inner) => {
+            let end = inner.find('}')?;
+            (&inner[..end], end + 3)
+        }
+        None => {
+            let end = body.find(|c| !in_name(c)).unwrap_or(body.len());
+            // A full stop after a name ends a sentence.
+            let name = body[..end].trim_end_matches(['.', '-']);
+            (name, name.len() + 1)
+        }
+    };
+    let known = ["context.", "stageVariables.", "method.request."]
+        .iter()
+        .any(|root| name.starts_with(root));
+    (known && name.chars().all(in_name)).then_some((name, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(template: &str) -> String {
+        let mut out = Buffer::with_capacity(64);
+        render(template, &mut out, |name, out| {
+            out.extend_from_slice(format!("<{name}>").as_bytes());
+        });
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    /// GWR-003, GWR-004, GWR-005.
+    #[test]
+    fn templates_are_simple_substitution() {
+        assert_eq!(
+            rendered("{\"m\":$context.error.messageString}"),
+            "{\"m\":<context.error.messageString>}"
+        );
+        assert_eq!(rendered("${stageVariables.a}b"), "<stageVariables.a>b");
+        assert_eq!(
+            rendered("$context.stage. $5 $$ #if($input.body)"),
+            "<context.stage>. $5 $$ #if($input.body)"
+        );
+        assert_eq!(
+            rendered("$method.request.header.x-a"),
+            "<method.request.header.x-a>"
+        );
+        assert_eq!(rendered("${context.stage"), "${context.stage");
+        assert_eq!(rendered("é$context.stage"), "é<context.stage>");
+    }
+}
