@@ -68,18 +68,6 @@ impl<'b> HeadWriter<'b> {
         self.field(name, value)
     }
 
-    /// One field whose value comes in pieces.
-    pub fn joined<'v>(&mut self, name: &[u8], pieces: impl IntoIterator<Item = &'v [u8]>) -> &mut Self {
-        self.out.extend_from_slice(name);
-        self.out.extend_from_slice(b": ");
-        for piece in pieces {
-            debug_assert!(tidegate_plan::header::is_value(piece));
-            self.out.extend_from_slice(piece);
-        }
-        self.out.extend_from_slice(b"\r\n");
-        self
-    }
-
     /// One field with a number.
     pub fn number(&mut self, name: &[u8], value: u64) -> &mut Self {
         let mut digits = [0; 20];
