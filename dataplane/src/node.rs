@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use tidegate_plan::{Limit, Limits};
 use tidegate_rt as rt;
 
+use crate::config::{self, Config, News, NodeOptions, Surroundings};
+use crate::limit;
 use crate::net::dns::Dns;
 use crate::net::permits::Endpoints;
 use crate::net::tls::{ClientConfigs, server};
@@ -163,6 +165,8 @@ pub enum Event {
     Terminate,
     /// SIGHUP: open the log files anew.
     Reopen,
+    /// The shards run a configuration for the first time.
+    Configured,
     /// A helper that the node cannot do without has failed.
     Failed(String),
 }
@@ -470,11 +474,14 @@ fn run_shard(start: Start, driver: rt::DriverKind, cpu: Option<usize>, report: m
 pub fn run(options: &Options) -> Result<(), Error> {
     let node = Node::start(options)?;
     watch_signals(node.reports())?;
-    if let Some(path) = &options.ready_file {
-        write_ready_file(path, &node)?;
-    }
+    let config = start_config(&node, options)?;
     let outcome = loop {
         match node.event() {
+            Event::Configured => {
+                if let Some(path) = &options.ready_file {
+                    write_ready_file(path, &node)?;
+                }
+            }
             Event::Terminate => {
                 tracing::info!("draining");
                 break Ok(());
@@ -497,6 +504,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     if let Some(path) = &options.ready_file {
         let _ = std::fs::remove_file(path);
     }
+    drop(config);
     let mut node = node;
     match outcome {
         Ok(()) => node.drain(),
@@ -510,6 +518,39 @@ pub fn run(options: &Options) -> Result<(), Error> {
             Err(Error::ShardDied { shard, reason })
         }
     }
+}
+
+/// Starts the configuration thread.
+fn start_config(node: &Node, options: &Options) -> Result<Config, Error> {
+    let report = node.reports();
+    let epoch = node.epoch();
+    let around = Surroundings {
+        shards: Arc::new(node.mailboxes().clone()),
+        telemetry: Arc::clone(node.telemetry()),
+        limits: limit::Registry::new(options.limits.count(Limit::ThrottleCells)),
+        limit_time: Box::new(move || {
+            let since = rt::Instant::now().duration_since(epoch).as_nanos();
+            limit::Nanos::try_from(since).unwrap_or(limit::Nanos::MAX)
+        }),
+    };
+    let options = NodeOptions {
+        directory: options.data_dir.join("node"),
+        control: options.control.iter().cloned().collect(),
+        join_file: options.join_file.clone(),
+        name: options.node_name.clone(),
+        labels: options.labels.iter().cloned().collect(),
+        http: node.addresses().http,
+        https: node.addresses().https,
+    };
+    let tell = move |news| {
+        let event = match news {
+            News::Configured => Event::Configured,
+            News::Ended(reason) => Event::Failed(reason),
+        };
+        // The node is gone: it needs no news.
+        let _ = report.send(event);
+    };
+    config::start(options, around, tell).map_err(|error| Error::Config(error.to_string()))
 }
 
 /// Turns signals into events, on a thread of its own.

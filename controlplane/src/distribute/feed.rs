@@ -12,7 +12,7 @@ use super::{
     bundles::Bundles,
     source::{BundleKey, Changed},
 };
-use crate::model::Refusal;
+use crate::model::{Code, Refusal};
 
 /// The largest chunk, envelope included (C1).
 pub(super) const CHUNK_MAX: usize = 1024 * 1024;
@@ -163,7 +163,32 @@ impl Feed {
                 None => &self.missing[self.next_present - present],
             };
             self.next_present += 1;
-            match self.bundles.get(key, self.reader.format).await? {
+            let ready = match self.bundles.get(key, self.reader.format).await {
+                Ok(ready) => ready,
+                Err(refusal) if refusal.code == Code::Unavailable => return Err(refusal),
+                // One bundle that cannot be made stops no other; the node keeps what it has, and tells.
+                Err(refusal) => {
+                    tracing::error!(
+                        bundle = key.id,
+                        error = refusal.message,
+                        "a bundle cannot be made"
+                    );
+                    let envelope = config::Bundle {
+                        id: key.id.clone(),
+                        kind: key.kind.into(),
+                        revision: self.changed.to,
+                        error: refusal.message.chars().take(ENVELOPE / 4).collect(),
+                        ..Default::default()
+                    };
+                    self.pending = Some(Pending {
+                        envelope,
+                        content: Bytes::new(),
+                        offset: 0,
+                    });
+                    return Ok(true);
+                }
+            };
+            match ready {
                 Some(ready) if ready.is_for(&self.reader.labels) => {
                     let (envelope, content) = (ready.envelope(key), ready.compiled.content.clone());
                     self.pending = Some(Pending {

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::build::{Certificate, Settings};
 use super::live::Stage;
+use crate::limit::LimitIndex;
 
 /// The way from the configuration thread to the shards' mailboxes. Implemented by the shards' side.
 pub trait ShardSink: Send + Sync + 'static {
@@ -74,6 +75,8 @@ pub enum Change {
     },
     /// The installation's settings.
     Settings(Arc<Settings>),
+    /// Limits that nothing names any more: their indexes may come again for others.
+    LimitsForgotten(Arc<[LimitIndex]>),
 }
 
 /// A request to be run outside of traffic.

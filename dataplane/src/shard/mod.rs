@@ -270,6 +270,10 @@ impl Shard {
                     certificates = true;
                 }
                 Change::Settings(settings) => self.routes.borrow_mut().settings(settings),
+                Change::LimitsForgotten(indexes) => {
+                    let mut credits = self.credits.borrow_mut();
+                    indexes.iter().for_each(|&index| credits.forget(index));
+                }
             }
         }
         if certificates {
