@@ -35,6 +35,7 @@ pub fn on_both_drivers(test: impl Fn(DriverChoice)) {
 pub struct Gateway {
     pub node: Option<Node>,
     pub address: SocketAddr,
+    pub https: Option<SocketAddr>,
     registry: Registry,
     runtime: tokio::runtime::Runtime,
     _data: tempfile::TempDir,
@@ -46,15 +47,25 @@ impl Gateway {
     }
 
     pub fn with_limits(driver: DriverChoice, limits: Limits) -> Self {
+        Self::with(driver, limits, false)
+    }
+
+    pub fn with_https(driver: DriverChoice) -> Self {
+        Self::with(driver, Limits::default(), true)
+    }
+
+    fn with(driver: DriverChoice, limits: Limits, https: bool) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut options = Options::new(data.path());
         options.http = Some("127.0.0.1:0".parse().unwrap());
+        options.https = https.then(|| "127.0.0.1:0".parse().unwrap());
         options.shards = NonZeroUsize::new(1);
         options.driver = driver;
         options.limits = limits;
         options.fault_injection = true;
         let node = Node::start(&options).unwrap();
         let address = node.addresses().http.unwrap();
+        let https = node.addresses().https;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -62,6 +73,7 @@ impl Gateway {
         Self {
             node: Some(node),
             address,
+            https,
             registry: Registry::new(1000),
             runtime,
             _data: data,

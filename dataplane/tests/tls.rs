@@ -1,0 +1,253 @@
+//! TLS on both sides of the data plane: names, versions, swapped certificates, misdirected requests, HTTPS backends.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, ServerConnection, SignatureScheme,
+    StreamOwned, SupportedProtocolVersion, version,
+};
+use support::{Api, Gateway, PATIENCE, get, mock, on_both_drivers};
+use tidegate_dataplane::config::{Certificate, Change};
+use tidegate_plan::integration::{BackendMethod, UriPartSpec};
+use tidegate_plan::{HttpBackend, Integration, Target};
+
+fn key_pair(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    (
+        made.cert.der().clone(),
+        PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap(),
+    )
+}
+
+fn certificate(id: &str, name: &str) -> (Change, CertificateDer<'static>) {
+    let (chain, key) = key_pair(name);
+    let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
+    let made = Certificate {
+        id: id.into(),
+        names: vec![name.to_owned()],
+        key: Arc::new(CertifiedKey::new(vec![chain.clone()], key)),
+    };
+    (Change::Certificate(Arc::new(made)), chain)
+}
+
+/// Takes any certificate, and keeps what it was shown.
+#[derive(Debug)]
+struct Shown(Mutex<Option<CertificateDer<'static>>>, Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Shown {
+    fn verify_server_cert(
+        &self,
+        end: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = Some(end.clone().into_owned());
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.1.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.1.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.1.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+struct TlsClient {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    shown: Arc<Shown>,
+}
+
+impl TlsClient {
+    fn connect(address: SocketAddr, name: &str, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let shown = Arc::new(Shown(Mutex::new(None), Arc::clone(&provider)));
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&shown) as Arc<dyn ServerCertVerifier>)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let session =
+            ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap();
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            stream: StreamOwned::new(session, socket),
+            shown,
+        }
+    }
+
+    /// One request; the status and the body.
+    fn get(&mut self, host: &str, path: &str) -> (u16, String) {
+        write!(self.stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut seen = Vec::new();
+        let mut bytes = [0; 4096];
+        loop {
+            if let Some(end) = seen.windows(4).position(|w| w == b"\r\n\r\n") {
+                let head = String::from_utf8(seen[..end].to_vec()).unwrap();
+                let length = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("Content-Length: "))
+                    .map_or(0, |length| length.parse().unwrap());
+                if seen.len() >= end + 4 + length {
+                    let body = String::from_utf8(seen[end + 4..end + 4 + length].to_vec()).unwrap();
+                    return (head[9..12].parse().unwrap(), body);
+                }
+            }
+            match self.stream.read(&mut bytes) {
+                Ok(0) => panic!("the connection ended: {}", String::from_utf8_lossy(&seen)),
+                Ok(count) => seen.extend_from_slice(&bytes[..count]),
+                // The end of a ring that this thread has probed interrupts it.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn shown(&self) -> CertificateDer<'static> {
+        self.shown.0.lock().unwrap().clone().unwrap()
+    }
+}
+
+const BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+
+/// D18: certificates by name; swapped without dropping connections; a request for another name is misdirected.
+#[test]
+fn certificates_are_chosen_by_name_and_swapped_in_place() {
+    on_both_drivers(|driver| {
+        let mut gateway = Gateway::with_https(driver);
+        let mut api = Api::default();
+        api.route("/pets", get(), mock(200, "{}"));
+        gateway.deploy(api.finish());
+        let (first, first_shown) = certificate("a", "*.execute-api.localhost");
+        let (other, other_shown) = certificate("b", "other.example");
+        gateway.apply(vec![first, other]);
+        let address = gateway.https.unwrap();
+        let name = "api.execute-api.localhost";
+
+        let mut old = TlsClient::connect(address, name, &BOTH);
+        assert_eq!(old.get(name, "/test/pets"), (200, "{}".into()));
+        assert_eq!(old.shown(), first_shown);
+        for versions in [[&version::TLS12], [&version::TLS13]] {
+            let mut client = TlsClient::connect(address, "other.example", &versions);
+            assert_eq!(client.get("other.example", "/test/pets").0, 403);
+            assert_eq!(client.shown(), other_shown);
+            assert_eq!(client.get(name, "/test/pets").0, 421);
+        }
+
+        let (second, second_shown) = certificate("a", "*.execute-api.localhost");
+        gateway.apply(vec![second]);
+        let mut new = TlsClient::connect(address, name, &BOTH);
+        assert_eq!(new.get(name, "/test/pets").0, 200);
+        assert_eq!(new.shown(), second_shown);
+        assert_eq!(old.get(name, "/test/pets").0, 200);
+    });
+}
+
+/// Garbage on the port ends one connection and nothing else.
+#[test]
+fn garbage_ends_in_an_alert() {
+    on_both_drivers(|driver| {
+        let mut gateway = Gateway::with_https(driver);
+        let (first, _) = certificate("a", "*.execute-api.localhost");
+        gateway.apply(vec![first]);
+        let mut socket = TcpStream::connect(gateway.https.unwrap()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut seen = [0; 64];
+        let count = loop {
+            match socket.read(&mut seen) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                result => break result.unwrap_or(0),
+            }
+        };
+        assert!(
+            count == 0 || seen[0] == 0x15,
+            "an alert or the end: {:?}",
+            &seen[..count]
+        );
+        assert_eq!(gateway.node().telemetry().node().status().panics_total, 0);
+    });
+}
+
+/// RES-165: a certificate that no authority vouches for fails the integration, unless verification is off.
+#[test]
+fn https_backends_are_verified_unless_told_otherwise() {
+    on_both_drivers(|driver| {
+        let (chain, key) = key_pair("localhost");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![chain], key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = u32::from(listener.local_addr().unwrap().port());
+        std::thread::spawn(move || {
+            while let Ok((socket, _)) = listener.accept() {
+                let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+                std::thread::spawn(move || {
+                    let mut stream = StreamOwned::new(session, socket);
+                    let mut bytes = [0; 4096];
+                    while stream.read(&mut bytes).is_ok_and(|count| count > 0) {
+                        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret");
+                    }
+                });
+            }
+        });
+        let mut gateway = Gateway::start(driver);
+        let mut api = Api::default();
+        for (path, insecure) in [("/checked", false), ("/unchecked", true)] {
+            let target = Target::new("https", "localhost", port, insecure).unwrap();
+            let target = api.builder().target(target).unwrap();
+            let uri = vec![UriPartSpec::Literal("/".into())];
+            let backend =
+                HttpBackend::new(target, BackendMethod::Same, uri, Vec::new(), Vec::new(), 0).unwrap();
+            api.route(path, get(), Integration::HttpProxy(Box::new(backend)));
+        }
+        gateway.deploy(api.finish());
+        for _ in 0..3 {
+            assert_eq!(gateway.get("/test/unchecked").text(), "secret");
+        }
+        assert_eq!(gateway.get("/test/checked").status, 504);
+    });
+}
