@@ -1,5 +1,11 @@
 //! `import` and `deploy`.
 
+use std::{
+    io::Read,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -34,8 +40,8 @@ pub(crate) struct Imported {
 
 /// `tidegate import`.
 pub(crate) async fn import(global: &GlobalArgs, args: &ImportArgs) -> anyhow::Result<()> {
-    // Read first: a missing file should not need a running instance to be noticed.
-    let document = super::read_input(&args.file, MAX_DOCUMENT)?;
+    // Opened first: a missing file should not need a running instance to be noticed.
+    let document = open(&args.file)?;
     let client = Client::connect(global).await?;
     let imported = import_document(client, document, args).await?;
     match global.output {
@@ -61,10 +67,24 @@ pub(crate) async fn import(global: &GlobalArgs, args: &ImportArgs) -> anyhow::Re
     }
 }
 
-/// Sends a document and deploys the API where a stage is named.
+fn open(file: &Path) -> anyhow::Result<Box<dyn Read + Send>> {
+    if file.as_os_str() == "-" {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    let open = std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    anyhow::ensure!(
+        !open.metadata()?.is_dir(),
+        "{} is a directory; name the document",
+        file.display()
+    );
+    Ok(Box::new(open))
+}
+
+/// Sends a document and deploys the API where a stage is named. The document is read as it is sent: whatever its size,
+/// the server says when it is too much.
 pub(crate) async fn import_document(
     mut client: Client,
-    document: Vec<u8>,
+    document: impl Read + Send + 'static,
     args: &ImportArgs,
 ) -> anyhow::Result<Imported> {
     let options = ImportOptions {
@@ -82,22 +102,16 @@ pub(crate) async fn import_document(
         options: Some(options),
         document: Vec::new(),
     };
-    let rest: Vec<_> = document
-        .chunks(CHUNK)
-        .map(|part| ImportRequest {
-            options: None,
-            document: part.to_vec(),
-        })
-        .collect();
+    let failure: Arc<Mutex<Option<std::io::Error>>> = Arc::default();
+    let rest = parts(document, Arc::clone(&failure));
     let messages = tokio_stream::iter(std::iter::once(first).chain(rest));
+    let answer = client.api.import(messages).await;
+    if let Some(error) = failure.lock().ok().and_then(|mut failure| failure.take()) {
+        return Err(error).with_context(|| format!("cannot read {}", args.file.display()));
+    }
     let ImportResponse {
         rest_api, warnings, ..
-    } = client
-        .api
-        .import(messages)
-        .await
-        .map_err(|status| client.explain(status))?
-        .into_inner();
+    } = answer.map_err(|status| client.explain(status))?.into_inner();
     let api_id = rest_api
         .and_then(|api| api.id)
         .context("the server did not say which API it made")?;
@@ -205,6 +219,27 @@ pub(crate) fn warn_incomplete(rollout: Option<&Rollout>) {
     }
 }
 
-/// Above the service's 6 MB, so that the server gives the answer, with its reason; far below what would hurt here.
-const MAX_DOCUMENT: u64 = 256 << 20;
+/// The document in messages. A failure to read ends them and is left in `failure`.
+fn parts(
+    mut document: impl Read,
+    failure: Arc<Mutex<Option<std::io::Error>>>,
+) -> impl Iterator<Item = ImportRequest> {
+    std::iter::from_fn(move || {
+        let mut part = Vec::with_capacity(CHUNK);
+        match document.by_ref().take(CHUNK as u64).read_to_end(&mut part) {
+            Ok(0) => None,
+            Ok(_) => Some(ImportRequest {
+                options: None,
+                document: part,
+            }),
+            Err(error) => {
+                if let Ok(mut failure) = failure.lock() {
+                    *failure = Some(error);
+                }
+                None
+            }
+        }
+    })
+}
+
 const CHUNK: usize = 512 << 10;

@@ -3,7 +3,7 @@
 mod backend;
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{Cursor, IsTerminal, Write},
     net::{SocketAddr, TcpListener},
     path::Path,
 };
@@ -81,13 +81,13 @@ async fn present(
         wait_ms: None,
     };
     let document = PETSTORE.replace(SAMPLE_BACKEND, &backend).into_bytes();
-    let imported = match import_document(client.clone(), document.clone(), &import).await {
+    let imported = match import_document(client.clone(), Cursor::new(document.clone()), &import).await {
         Ok(imported) => imported,
         // The API of an earlier demo was deleted since.
         Err(_) if import.api.is_some() => {
             import_document(
                 client,
-                document,
+                Cursor::new(document),
                 &ImportArgs {
                     api: None,
                     ..import.clone()

@@ -44,6 +44,21 @@ pub struct Draft {
     pub documentation_parts: Vec<DocumentationPart>,
 }
 
+/// How a draft's models refer to each other: by address, with this in place of the API's id (VTL-024).
+pub const OWN_MODELS: &str = "https://apigateway.amazonaws.com/restapis/{restApiId}/models/";
+
+impl Draft {
+    /// Puts the API's id into references between models.
+    pub fn address_models(&mut self, api: &str) {
+        let address = OWN_MODELS.replace("{restApiId}", api);
+        for schema in self.models.values_mut().filter_map(|model| model.schema.as_mut()) {
+            if schema.contains(OWN_MODELS) {
+                *schema = schema.replace(OWN_MODELS, &address);
+            }
+        }
+    }
+}
+
 /// How an import meets what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ImportMode {
@@ -151,5 +166,29 @@ mod tests {
         definition.rest_api.name = Some("cats".into());
         assert_ne!(definition.pack().expect("packs").0, name);
         assert!(Definition::unpack(b"garbage").is_err());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// VTL-024: references between the models of one document name the API that they come to belong to.
+    #[test]
+    fn models_refer_to_their_own_api() {
+        let schema = format!("{{\"$ref\": \"{OWN_MODELS}Tag\"}}");
+        let mut draft = Draft::default();
+        draft.models.insert(
+            "Pet".into(),
+            Model {
+                schema: Some(schema),
+                ..Model::default()
+            },
+        );
+        draft.address_models("a1b2c3d4e5");
+        assert_eq!(
+            draft.models["Pet"].schema.as_deref(),
+            Some("{\"$ref\": \"https://apigateway.amazonaws.com/restapis/a1b2c3d4e5/models/Tag\"}")
+        );
     }
 }

@@ -40,7 +40,9 @@ pub use authorizer::{Authorizer, JwtAdditionalClaim, JwtConfiguration, JwtIssuer
 pub use binding::{BINDING_KINDS, Binding};
 pub use certificate::Certificate;
 pub use client_certificate::ClientCertificate;
-pub use definition::{DEFINITION_VERSION, DefinedResource, Definition, Draft, ImportMode, Imported};
+pub use definition::{
+    DEFINITION_VERSION, DefinedResource, Definition, Draft, ImportMode, Imported, OWN_MODELS,
+};
 pub use deployment::{Deployment, MethodSnapshot};
 pub use documentation::{DocumentationPart, DocumentationPartLocation, DocumentationVersion};
 pub use domain_name::{BasePathMapping, DomainName, DomainNameAccessAssociation, MutualTlsAuthentication};

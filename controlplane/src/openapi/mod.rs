@@ -39,8 +39,6 @@ pub struct ImportOptions {
     pub base_path: BasePath,
     /// Refuse documents with warnings (OAP-050).
     pub fail_on_warnings: bool,
-    /// The API's id, which references between models and short policy resources become part of.
-    pub api_id: String,
     /// The value of `${AWS::AccountId}`.
     pub account_id: String,
     /// The value of `${AWS::Region}`.
@@ -56,7 +54,6 @@ impl Default for ImportOptions {
         Self {
             base_path: BasePath::Ignore,
             fail_on_warnings: false,
-            api_id: String::new(),
             account_id: "000000000000".to_owned(),
             region: "us-east-1".to_owned(),
             partition: "aws".to_owned(),

