@@ -5,8 +5,11 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
+use tidegate_plan::Limits;
+
 use crate::{
     cli::{ControlPlaneArgs, DataPlaneArgs, GlobalArgs},
+    output,
     settings::{Flags, Settings},
 };
 
@@ -22,10 +25,32 @@ pub(crate) fn data(global: &GlobalArgs, args: &DataPlaneArgs) -> anyhow::Result<
     bail!("this build has no data plane")
 }
 
-/// `tidegate limits`.
+/// `tidegate limits`: the table with the values in force.
 pub(crate) fn limits(global: &GlobalArgs) -> anyhow::Result<()> {
-    let _settings = Settings::load(global, Flags::default())?;
-    bail!("this build has no table of limits")
+    let settings = Settings::load(global, Flags::default())?;
+    let limits = settings.limits()?;
+    let value: Vec<_> = Limits::table()
+        .iter()
+        .map(|row| {
+            serde_json::json!({
+                "name": row.name,
+                "value": limits.get(row.limit),
+                "default": row.default,
+                "minimum": row.minimum,
+                "maximum": row.maximum,
+                "bounds": row.doc,
+                "over": row.over,
+            })
+        })
+        .collect();
+    output::print(global.output, &value, || {
+        let mut table = output::table(["NAME", "VALUE", "DEFAULT", "BOUNDS", "OVER IT"]);
+        for row in Limits::table() {
+            let (value, default) = (row.unit.show(limits.get(row.limit)), row.unit.show(row.default));
+            table.add_row([row.name, &value, &default, row.doc, row.over]);
+        }
+        table
+    })
 }
 
 /// Ends this process when the one that started it ends, however that happens.

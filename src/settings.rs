@@ -13,6 +13,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
+use tidegate_plan::{Limits, limits::Mode};
 
 use crate::cli::{
     ControlListenArgs, ControlPlaneArgs, DataPlaneArgs, GlobalArgs, IoDriver, LogFormat, TrafficArgs, UpArgs,
@@ -109,7 +110,26 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The table of limits with what is set. `mode` is `service` or `hardware` (D15).
+    pub(crate) fn limits(&self) -> anyhow::Result<Limits> {
+        let text = |value: &toml::Value| match value {
+            toml::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let mode = match self.limits.get("mode").map(text).as_deref() {
+            None | Some("hardware") => Mode::Hardware,
+            Some("service") => Mode::Service,
+            Some(other) => bail!("limits: mode is `{other}`; it takes `service` or `hardware`"),
+        };
+        let mut limits = Limits::new(mode);
+        for (name, value) in self.limits.iter().filter(|(name, _)| *name != "mode") {
+            limits.set(name, &text(value))?;
+        }
+        Ok(limits)
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        self.limits()?;
         if self.account_id.len() != 12 || !self.account_id.bytes().all(|b| b.is_ascii_digit()) {
             bail!(
                 "account-id is `{}`; an account has exactly 12 digits",
@@ -238,7 +258,7 @@ fn configuration_file(global: &GlobalArgs) -> anyhow::Result<Option<PathBuf>> {
         .find(|file| file.is_file()))
 }
 
-/// `TIDEGATE_HTTP`, `TIDEGATE_DATA_DIR`, `TIDEGATE_LIMITS__BODY_IDLE`: two underscores go one table deeper.
+/// `TIDEGATE_HTTP`, `TIDEGATE_DATA_DIR`, `TIDEGATE_LIMITS__BODY_IDLE_TIMEOUT`: two underscores go one table deeper.
 /// A variable that is no setting is left alone: the environment is not ours alone.
 fn environment() -> impl Provider {
     Env::prefixed("TIDEGATE_")
@@ -318,6 +338,7 @@ const KEYS: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use figment::Jail;
+    use tidegate_plan::Limit;
 
     use super::*;
 
@@ -378,11 +399,24 @@ mod tests {
     #[test]
     fn limits_layer_by_name() {
         in_jail(|jail| {
-            jail.create_file("t.toml", "[limits]\nbody-idle = 10\nconnect = 2\n")?;
-            jail.set_env("TIDEGATE_LIMITS__CONNECT", "5");
-            let settings = Settings::load(&global("t.toml"), Flags::default())?;
-            assert_eq!(settings.limits["body-idle"], toml::Value::Integer(10));
-            assert_eq!(settings.limits["connect"], toml::Value::Integer(5));
+            jail.create_file(
+                "t.toml",
+                "[limits]\nbody-idle-timeout = '10s'\nconnect-timeout = 2000\n",
+            )?;
+            jail.set_env("TIDEGATE_LIMITS__CONNECT_TIMEOUT", "5s");
+            let limits = Settings::load(&global("t.toml"), Flags::default())?.limits()?;
+            assert_eq!(limits.get(Limit::BodyIdleTimeout), 10_000);
+            assert_eq!(limits.get(Limit::ConnectTimeout), 5_000);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn unknown_limits_are_refused_with_a_suggestion() {
+        in_jail(|jail| {
+            jail.create_file("t.toml", "[limits]\nbody-idle-timeuot = '10s'\n")?;
+            let error = Settings::load(&global("t.toml"), Flags::default()).expect_err("unknown");
+            assert!(error.to_string().contains("body-idle-timeout"), "{error}");
             Ok(())
         });
     }
