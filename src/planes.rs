@@ -1,28 +1,123 @@
 //! The sub-commands that run one plane in this process.
 
-use std::path::Path;
+mod aws_profile;
+mod management;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use tidegate_plan::Limits;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{ControlPlaneArgs, DataPlaneArgs, GlobalArgs},
-    output,
+    instance::{DataDirLock, Instance, create_private_dir},
+    logging, output,
     settings::{Flags, Settings},
 };
+use management::Management;
 
 /// `tidegate controlplane`.
 pub(crate) fn control(global: &GlobalArgs, args: &ControlPlaneArgs) -> anyhow::Result<()> {
-    let _settings = Settings::load(global, Flags::from(args))?;
-    bail!("this build has no control plane")
+    end_with(args.supervised_by)?;
+    let settings = Settings::load(global, Flags::from(args))?;
+    logging::start(settings.log.as_deref(), settings.log_format.as_deref(), "info")?;
+    // A supervisor holds the directory for its children.
+    let _lock = match args.supervised_by {
+        Some(_) => None,
+        None => Some(DataDirLock::take(&settings.data_dir)?),
+    };
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve_control(&settings, args.supervised_by.is_none()))
+}
+
+async fn serve_control(settings: &Settings, alone: bool) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // There are no log files to reopen, and a hang-up is no reason to end.
+    let _hang_up = signal(SignalKind::hangup())?;
+    let data_dir = std::path::absolute(&settings.data_dir)?;
+    create_private_dir(&data_dir)?;
+    let management = Management::bind(settings.management).await?;
+    let profile = aws_profile::keep(&data_dir)?;
+    let mut ready_members = serde_json::Map::new();
+    ready_members.insert("management".to_owned(), management.address().to_string().into());
+    ready_members.insert("awsProfile".to_owned(), profile.display().to_string().into());
+    let (publish, published) = tokio::sync::oneshot::channel();
+    let mut server_names = settings.server_names.clone();
+    if !settings.admin.ip().is_loopback() && !server_names.is_empty() {
+        // So that commands on this machine reach it as well.
+        server_names.push("127.0.0.1".to_owned());
+    }
+    let options = tidegate_controlplane::Options {
+        admin: settings.admin,
+        config: settings.config.unwrap_or(DEFAULT_CONFIG),
+        control_address: settings.control_address.clone(),
+        server_names,
+        ready_file: settings.ready_file.clone(),
+        ready_members,
+        on_ready: Some(publish),
+        domain_suffixes: Some(vec![settings.domain_suffix.clone()]),
+        region: settings.region.clone(),
+        account: settings.account_id.clone(),
+        ..tidegate_controlplane::Options::new(&data_dir)
+    };
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let tell = async {
+        if let Ok(told) = published.await
+            && alone
+        {
+            Instance::from_ready(std::process::id(), &told)?.publish(&data_dir)?;
+        }
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    tokio::select! {
+        ended = tidegate_controlplane::run_until(options, stop) => {
+            ended.map_err(|refusal| anyhow::anyhow!("{}", refusal.message))
+        }
+        failed = tell => failed,
+        () = management.serve() => Ok(()),
+    }
 }
 
 /// `tidegate dataplane`.
 pub(crate) fn data(global: &GlobalArgs, args: &DataPlaneArgs) -> anyhow::Result<()> {
-    let _settings = Settings::load(global, Flags::from(args))?;
-    bail!("this build has no data plane")
+    end_with(args.supervised_by)?;
+    let settings = Settings::load(global, Flags::from(args))?;
+    logging::start(settings.log.as_deref(), settings.log_format.as_deref(), "info")?;
+    create_private_dir(&settings.data_dir)?;
+    let options = tidegate_dataplane::Options {
+        http: Some(settings.http),
+        https: Some(settings.https),
+        metrics: Some(settings.metrics),
+        shards: settings.shards.map(Into::into),
+        driver: settings.io_driver.into(),
+        control: settings.control.clone(),
+        join_file: settings.join.clone(),
+        node_name: settings.node_name.clone().unwrap_or_else(host_name),
+        labels: settings.labels.clone().into_iter().collect(),
+        limits: settings.limits()?,
+        ready_file: settings.ready_file.clone(),
+        ..tidegate_dataplane::Options::new(&settings.data_dir)
+    };
+    tidegate_dataplane::run(&options)?;
+    Ok(())
+}
+
+/// What this machine calls itself.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| String::new(), |name| name.trim().to_owned())
 }
 
 /// `tidegate limits`: the table with the values in force.
@@ -67,11 +162,5 @@ pub(crate) fn end_with(supervisor: Option<u32>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `tidegate restore`.
-pub(crate) fn restore(settings: &Settings, file: &Path) -> anyhow::Result<()> {
-    bail!(
-        "this build cannot restore {} into {}",
-        file.display(),
-        settings.data_dir.display()
-    )
-}
+/// Where data planes connect to a control plane that runs alone.
+const DEFAULT_CONFIG: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9182);

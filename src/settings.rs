@@ -47,6 +47,14 @@ pub(crate) struct Settings {
     pub(crate) control: Option<String>,
     /// The join file of a data plane.
     pub(crate) join: Option<PathBuf>,
+    /// What a data plane calls itself; absent: the machine's host name.
+    pub(crate) node_name: Option<String>,
+    /// Labels of a data plane, which node selectors match.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The configuration address as data planes reach it, where that differs from what it listens on.
+    pub(crate) control_address: Option<String>,
+    /// Names and addresses of this machine, for certificates of the Admin API and the configuration address.
+    pub(crate) server_names: Vec<String>,
     /// Log filter.
     pub(crate) log: Option<String>,
     /// Log form, `text` or `json`; absent: text.
@@ -76,6 +84,10 @@ impl Default for Settings {
             ready_file: None,
             control: None,
             join: None,
+            node_name: None,
+            labels: BTreeMap::new(),
+            control_address: None,
+            server_names: Vec::new(),
             log: None,
             log_format: None,
             account_id: "000000000000".to_owned(),
@@ -327,6 +339,10 @@ const KEYS: &[&str] = &[
     "ready-file",
     "control",
     "join",
+    "node-name",
+    "labels",
+    "control-address",
+    "server-names",
     "log",
     "log-format",
     "account-id",

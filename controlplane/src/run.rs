@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{oneshot, watch},
 };
 
 use crate::{
@@ -32,14 +32,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 const SERVER_CERTIFICATE: Duration = Duration::from_secs(397 * 24 * 60 * 60);
 
 /// How a control plane runs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// The Admin API; plain on loopback, elsewhere TLS with a certificate of the internal authority.
     pub admin: SocketAddr,
-    /// The AWS management interface; nothing listens there yet.
-    pub management: Option<SocketAddr>,
     /// Where nodes come for their configuration.
     pub config: SocketAddr,
     /// The configuration address as nodes reach it, where that differs from what it listens on.
@@ -48,6 +46,10 @@ pub struct Options {
     pub server_names: Vec<String>,
     /// Written when everything serves.
     pub ready_file: Option<PathBuf>,
+    /// What else the ready file says, by member.
+    pub ready_members: serde_json::Map<String, serde_json::Value>,
+    /// Hears what the ready file says, when everything serves.
+    pub on_ready: Option<oneshot::Sender<serde_json::Value>>,
     /// Suffixes of invoke hosts; `None`: as they were, `localhost` at first.
     pub domain_suffixes: Option<Vec<String>>,
     /// The region of calls that name none.
@@ -62,11 +64,12 @@ impl Options {
         Self {
             data_dir: data_dir.into(),
             admin: SocketAddr::from(([127, 0, 0, 1], 7442)),
-            management: None,
             config: SocketAddr::from(([127, 0, 0, 1], 7443)),
             control_address: None,
             server_names: Vec::new(),
             ready_file: None,
+            ready_members: serde_json::Map::new(),
+            on_ready: None,
             domain_suffixes: None,
             region: "us-east-1".into(),
             account: "000000000000".into(),
@@ -88,8 +91,8 @@ pub async fn run(options: Options) -> Result<(), Refusal> {
 }
 
 /// Runs a control plane until `stop` resolves, then finishes what is under way.
-pub async fn run_until(options: Options, stop: impl Future<Output = ()> + Send) -> Result<(), Refusal> {
-    let data_dir = &options.data_dir;
+pub async fn run_until(mut options: Options, stop: impl Future<Output = ()> + Send) -> Result<(), Refusal> {
+    let data_dir = &options.data_dir.clone();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(data_dir).await?);
     remove_leftovers(data_dir);
     let config = TcpListener::bind(options.config).await.map_err(|error| {
@@ -138,20 +141,24 @@ pub async fn run_until(options: Options, stop: impl Future<Output = ()> + Send) 
     })
     .await?;
     let admin_address = admin.address()?;
+    let mut told = json!({
+        "admin": admin_address.to_string(),
+        "config": config_address.to_string(),
+        "pids": { "controlplane": std::process::id() },
+        "adminTokenFile": absolute(&token_file),
+        "authorityFile": absolute(&authority_file),
+    });
+    if let Some(members) = told.as_object_mut() {
+        members.extend(options.ready_members.clone());
+    }
     if let Some(ready) = &options.ready_file {
-        let told = json!({
-            "admin": admin_address.to_string(),
-            "config": config_address.to_string(),
-            "pids": { "controlplane": std::process::id() },
-            "adminTokenFile": absolute(&token_file),
-            "authorityFile": absolute(&authority_file),
-        });
         write_file(ready, told.to_string().as_bytes(), 0o644)?;
     }
-    tracing::info!(admin = %admin_address, config = %config_address, "the control plane serves");
-    if let Some(management) = options.management {
-        tracing::info!(%management, "nothing listens on the management address in this version");
+    if let Some(listener) = options.on_ready.take() {
+        // Whoever asked may have lost interest.
+        let _heard = listener.send(told);
     }
+    tracing::info!(admin = %admin_address, config = %config_address, "the control plane serves");
 
     let (stopping, stopped) = watch::channel(false);
     let face = AdminFace::new(

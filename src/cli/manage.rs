@@ -259,11 +259,14 @@ pub(crate) struct BackupArgs {
 /// `tidegate restore`.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Example:\n  tidegate restore tidegate-2026-01-31.backup --data-dir /var/lib/tidegate"
+    after_help = "Example:\n  tidegate restore tidegate-2026-01-31.backup --key-file secrets.key --data-dir /var/lib/tidegate"
 )]
 pub(crate) struct RestoreArgs {
     /// A file from `tidegate backup`
     pub(crate) file: PathBuf,
+    /// The key file of the installation (secrets.key of its data directory), which a backup does not hold
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 /// `tidegate completions`.

@@ -140,6 +140,16 @@ impl IoDriver {
     }
 }
 
+impl From<IoDriver> for tidegate_rt::DriverChoice {
+    fn from(driver: IoDriver) -> Self {
+        match driver {
+            IoDriver::Auto => Self::Auto,
+            IoDriver::Uring => Self::Uring,
+            IoDriver::Epoll => Self::Epoll,
+        }
+    }
+}
+
 const UP_HELP: &str = "\
 Runs the control plane and one data plane as two child processes and restarts either when it ends. A port of 0
 picks a free one, which stays the same over restarts. SIGTERM and Ctrl-C stop both after a drain; SIGHUP reopens logs.

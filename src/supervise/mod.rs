@@ -412,16 +412,23 @@ impl Instance {
                 .and_then(Value::as_str)
                 .ok_or_else(|| anyhow!("the control plane did not say its {name}"))
         };
+        let admin: SocketAddr = member("admin")?
+            .parse()
+            .context("the control plane's admin address is none")?;
+        // Beyond loopback the Admin API speaks TLS; this machine reaches it on loopback all the same.
+        let authority_file = (!admin.ip().is_loopback())
+            .then(|| member("authorityFile"))
+            .transpose()?;
+        let admin = if admin.ip().is_unspecified() {
+            SocketAddr::from(([127, 0, 0, 1], admin.port()))
+        } else {
+            admin
+        };
         Ok(Self {
             pid,
-            admin: member("admin")?
-                .parse()
-                .context("the control plane's admin address is none")?,
+            admin,
             admin_token_file: Path::new(member("adminTokenFile")?).to_owned(),
-            authority_file: told
-                .get("adminAuthorityFile")
-                .and_then(Value::as_str)
-                .map(PathBuf::from),
+            authority_file: authority_file.map(PathBuf::from),
         })
     }
 }

@@ -107,7 +107,6 @@ pub(super) async fn import(
     let reading = ImportOptions {
         base_path,
         fail_on_warnings: options.fail_on_warnings,
-        api_id: options.api_id.clone(),
         account_id: caller.account.clone(),
         region: service.options().region.clone(),
         ..ImportOptions::default()
