@@ -121,21 +121,20 @@ impl Supervisor {
             ),
         ];
         self.run(Role::ControlPlane, arguments).await?;
-        let node_dir = settings.data_dir.join(NODE);
-        create_private_dir(&node_dir)?;
-        let join = self.join_file().await?;
         let control = self.ready[&Role::ControlPlane]["config"]
             .as_str()
             .context("the control plane did not say where data planes connect")?;
         let mut arguments = vec![
-            ("--data-dir", node_dir.into_os_string()),
+            ("--data-dir", settings.data_dir.clone().into_os_string()),
             ("--control", control.into()),
-            ("--join", join.into_os_string()),
             ("--http", text(settings.http)),
             ("--https", text(settings.https)),
             ("--metrics", text(settings.metrics)),
             ("--io-driver", settings.io_driver.name().into()),
         ];
+        if !settings.data_dir.join(NODE_IDENTITY).exists() {
+            arguments.push(("--join", self.join_file().await?.into_os_string()));
+        }
         if let Some(shards) = settings.shards {
             arguments.push(("--shards", text(shards)));
         }
@@ -201,7 +200,7 @@ impl Supervisor {
         }
     }
 
-    /// A one-time token for the data plane, unless it has joined before.
+    /// A one-time token, for a data plane that has not joined before.
     async fn join_file(&self) -> anyhow::Result<PathBuf> {
         let file = self.settings.data_dir.join(RUN).join("join");
         let client = self.client().await?;
@@ -439,7 +438,7 @@ fn text(value: impl ToString) -> OsString {
 
 /// Below the data directory: what only lives while the instance does.
 const RUN: &str = "run";
-/// Below the data directory: the data plane's own.
-const NODE: &str = "node";
+/// Below the data directory: where the data plane keeps its certificate once it has joined.
+const NODE_IDENTITY: &str = "node/identity.json";
 /// The data plane is started right after its token was made.
 const JOIN_VALIDITY: Duration = Duration::from_secs(600);
