@@ -264,3 +264,7 @@ fn absolute(path: &Path) -> String {
         .display()
         .to_string()
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

@@ -144,14 +144,18 @@ impl Unit<'_> {
             .filter(|row| self.caller.sees(&row.account));
         let row = row.ok_or_else(|| Refusal::unknown_api(&self.caller.account, &id))?;
         let owner = (row.account.clone(), row.region.clone());
+        let before = row.clone();
         let mut api: RestApi = unit::read_body(row)?;
         api = overlaid(api, given, merge);
         api.warnings = warnings;
         api.fill_defaults();
         freeze::expand_policy(&mut api, &id, &owner.0, &owner.1);
         api.check()?;
-        self.put_in(key, &Entity::RestApi(api), Secret::Keep, false, owner)
-            .await
+        let entity = Entity::RestApi(api);
+        if entity.to_json()? == before.body {
+            return super::export::stored(self.tx.as_read(), before, false).await;
+        }
+        self.put_in(key, &entity, Secret::Keep, false, owner).await
     }
 
     /// Entities that a document knows by name and the store by id. One of the same name keeps its id.

@@ -126,6 +126,7 @@ impl Service {
         expected_revision: Option<u64>,
         wait: Option<Duration>,
     ) -> Result<Rollout, Refusal> {
+        let key = unit::own_key(key, caller, &self.inner.options);
         let (caller, options) = (caller.clone(), self.inner.options.clone());
         let (live, revision) = store::transact(self.inner.store.as_ref(), move |tx| {
             Box::pin(async move {
@@ -144,6 +145,7 @@ impl Service {
     /// One entity.
     pub async fn get(&self, caller: &Caller, key: &Key) -> Result<Stored, Refusal> {
         caller.may_read(key.kind)?;
+        let key = &unit::own_key(key.clone(), caller, &self.inner.options);
         let mut view = self.inner.store.read().await?;
         let view = view.as_mut();
         unit::check_parent(view, caller, key).await?;
@@ -300,3 +302,6 @@ fn audit_of(caller: &Caller, operation: &str, target: &str) -> Audit {
         target: target.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,16 +50,20 @@ pub(super) async fn deployment_unused(view: &mut dyn Read, key: &Key) -> Result<
     Ok(())
 }
 
-/// The order is the service's: resource, verb (OBV-067), then what the method names.
-async fn check_method(view: &mut dyn Read, key: &Key, method: &Method) -> Result<(), Refusal> {
+/// The resource that a method is on has to be there.
+pub(super) async fn method_resource(view: &mut dyn Read, key: &Key) -> Result<(), Refusal> {
     let (resource, _) = key.method_parts().ok_or_else(Refusal::unknown_method)?;
-    if view
+    match view
         .get(&Key::within(Kind::ApiResource, key.parent.clone(), resource))
         .await?
-        .is_none()
     {
-        return Err(Refusal::unknown_resource());
+        Some(_) => Ok(()),
+        None => Err(Refusal::unknown_resource()),
     }
+}
+
+async fn check_method(view: &mut dyn Read, key: &Key, method: &Method) -> Result<(), Refusal> {
+    method_resource(view, key).await?;
     if let Some(id) = &method.authorizer_id {
         let row = view
             .get(&Key::within(Kind::Authorizer, key.parent.clone(), id.clone()))

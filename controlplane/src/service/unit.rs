@@ -267,6 +267,8 @@ impl<'t> Unit<'t> {
         match &mut entity {
             Entity::RestApi(api) => return self.create_api(key, api.clone()).await,
             Entity::ApiResource(resource) => self.place(&key, resource).await?,
+            // OBV-067: the resource is looked for before the verb is judged.
+            Entity::Method(_) => references::method_resource(self.tx.as_read(), &key).await?,
             Entity::Model(model) => {
                 // A model is found by its name and has an id beside it.
                 model.id = Some(self.free_id(id::SHORT).await?);

@@ -368,3 +368,6 @@ where
         .map(|value| (value, revision))
         .ok_or_else(|| Refusal::internal("a transaction left no result"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -158,6 +158,13 @@ impl Store for SqliteStore {
         let target = path
             .to_str()
             .ok_or_else(|| StoreError::Corrupt(format!("the path {}", path.display())))?;
+        // SQLite takes an empty file as it is: made beforehand, it is its owner's alone from the first byte on.
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| file_error(path, error))?;
         let mut connection = self.readers.acquire().await?;
         sqlx::query("VACUUM INTO $1")
             .bind(target)
