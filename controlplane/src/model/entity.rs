@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use super::*;
 
+/// A member's path and its new value; no value removes it.
+pub type MemberChange = (Vec<String>, Option<Value>);
+
 /// Any entity that users manage.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant holds the entity of its name")]
@@ -191,7 +194,7 @@ impl Entity {
 
     /// Sets or removes members: `path` is `description` or `accessLogSettings.format`; no value removes. Every way of
     /// changing an entity ends here; the caller runs [`Entity::check`] when all its changes are made.
-    pub fn set(self, changes: Vec<(Vec<String>, Option<Value>)>) -> Result<Self, Refusal> {
+    pub fn set(self, changes: Vec<MemberChange>) -> Result<Self, Refusal> {
         let kind = self.kind();
         let mut json = self.to_json()?;
         for (path, new) in changes {

@@ -46,7 +46,7 @@ pub use definition::{
 pub use deployment::{Deployment, MethodSnapshot};
 pub use documentation::{DocumentationPart, DocumentationPartLocation, DocumentationVersion};
 pub use domain_name::{BasePathMapping, DomainName, DomainNameAccessAssociation, MutualTlsAuthentication};
-pub use entity::Entity;
+pub use entity::{Entity, MemberChange};
 pub use gateway_response::{GatewayResponse, RESPONSE_TYPES};
 pub use integration::{Integration, IntegrationType, TlsConfig};
 pub use integration_response::IntegrationResponse;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use prost::Message;
 use tidegate_proto::admin::v1::Rollout;
 
-use super::{Caller, Service, Stored, freeze, unit, unit::Unit};
+use super::{Caller, Service, Stored, freeze, texts, unit, unit::Unit};
 use crate::{
     compile,
     model::{CanarySettings, Deployment, Entity, Key, Kind, MethodSnapshot, Refusal, Stage, Timestamp, id},
@@ -88,7 +88,7 @@ impl Service {
         let mut view = self.store().read().await?;
         let view = view.as_mut();
         // OBV-185: the resource is looked for before the method.
-        unit::check_parent(view, caller, &Key::within(Kind::ApiResource, api, resource)).await?;
+        texts::check_parent(view, caller, &Key::within(Kind::ApiResource, api, resource)).await?;
         if view
             .get(&Key::within(Kind::ApiResource, api, resource))
             .await?
@@ -161,7 +161,7 @@ impl Service {
 impl Unit<'_> {
     async fn deploy(&mut self, deploy: Deploy) -> Result<(Stored, Vec<String>), Refusal> {
         let api = deploy.api.clone();
-        unit::check_parent(
+        texts::check_parent(
             self.tx.as_read(),
             &self.caller,
             &Key::within(Kind::Deployment, api.clone(), ""),

@@ -3,6 +3,7 @@
 //! Every call names its caller; whether the caller may do it is decided here, and who did what is written in the
 //! transaction that does it (C6).
 
+mod apply;
 mod authorize;
 mod deploy;
 mod export;
@@ -11,8 +12,10 @@ mod freeze;
 mod import;
 mod principals;
 mod references;
+mod remove;
 mod requests;
 mod special;
+mod texts;
 mod unit;
 
 use std::{sync::Arc, time::Duration};
@@ -126,7 +129,7 @@ impl Service {
         expected_revision: Option<u64>,
         wait: Option<Duration>,
     ) -> Result<Rollout, Refusal> {
-        let key = unit::own_key(key, caller, &self.inner.options);
+        let key = texts::own_key(key, caller, &self.inner.options);
         let (caller, options) = (caller.clone(), self.inner.options.clone());
         let (live, revision) = store::transact(self.inner.store.as_ref(), move |tx| {
             Box::pin(async move {
@@ -145,15 +148,15 @@ impl Service {
     /// One entity.
     pub async fn get(&self, caller: &Caller, key: &Key) -> Result<Stored, Refusal> {
         caller.may_read(key.kind)?;
-        let key = &unit::own_key(key.clone(), caller, &self.inner.options);
+        let key = &texts::own_key(key.clone(), caller, &self.inner.options);
         let mut view = self.inner.store.read().await?;
         let view = view.as_mut();
-        unit::check_parent(view, caller, key).await?;
+        texts::check_parent(view, caller, key).await?;
         let row = view.get(key).await?;
         match row {
             Some(row) if caller.sees(&row.account) => export::stored(view, row, false).await,
             None if key.kind == Kind::Account => export::default_account(),
-            _ => Err(unit::missing(caller, key)),
+            _ => Err(texts::missing(caller, key)),
         }
     }
 
@@ -178,7 +181,7 @@ impl Service {
         };
         let mut view = self.inner.store.read().await?;
         let view = view.as_mut();
-        unit::check_parent(
+        texts::check_parent(
             view,
             caller,
             &Key::within(collection.kind, collection.parent.clone(), ""),
@@ -270,7 +273,7 @@ fn applying(
     apply: Apply,
     caller: Caller,
     options: ServiceOptions,
-) -> store::BoxFuture<'_, Result<((Vec<Stored>, Vec<String>), bool), Refusal>> {
+) -> store::BoxFuture<'_, Result<(apply::Outcome, bool), Refusal>> {
     Box::pin(async move {
         let mut unit = Unit::new(tx, caller, options);
         let done = unit.apply(apply).await?;

@@ -1,6 +1,6 @@
 //! Rules between entities: what one names has to be there.
 
-use super::{Caller, unit};
+use super::{Caller, texts, unit};
 use crate::{
     model::{Authorizer, BasePathMapping, Entity, Key, Kind, Method, Refusal, Stage, invalid_authorizer},
     store::{List, Read},
@@ -148,6 +148,6 @@ async fn check_mapping(
 async fn exists(view: &mut dyn Read, caller: &Caller, key: &Key) -> Result<(), Refusal> {
     match view.get(key).await? {
         Some(row) if caller.sees(&row.account) => Ok(()),
-        _ => Err(unit::missing(caller, key)),
+        _ => Err(texts::missing(caller, key)),
     }
 }

@@ -1,16 +1,17 @@
-//! One call's work in its transaction: creating, changing and deleting entities under their rules.
+//! One call's work in its transaction: creating and changing entities under their rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
 use super::{
-    Apply, ApplyEntity, Caller, ServiceOptions, Stored, audit_of, export, freeze, references, special,
+    Caller, ServiceOptions, Stored, audit_of, export, freeze, references, special,
+    texts::{check_parent, conflict, is_generated, is_live, missing, top_of},
 };
 use crate::{
     model::{
-        ApiResource, Collection, Entity, Key, Kind, Method, Refusal, RestApi, Stage, Timestamp, check_place,
-        id,
+        ApiResource, Collection, Entity, Key, Kind, MemberChange, Method, Refusal, RestApi, Stage, Timestamp,
+        check_place, id,
     },
     store::{List, Put, Read, Row, Secret, Write},
 };
@@ -26,7 +27,7 @@ pub(super) struct Unit<'t> {
     pub(super) caller: Caller,
     pub(super) options: ServiceOptions,
     /// Something changed that nodes have to know.
-    live: bool,
+    pub(super) live: bool,
 }
 
 impl<'t> Unit<'t> {
@@ -59,182 +60,6 @@ impl<'t> Unit<'t> {
             self.tx.audit(&audit_of(&self.caller, operation, target)).await?;
         }
         Ok(())
-    }
-
-    // === Apply ===
-
-    pub(super) async fn apply(&mut self, apply: Apply) -> Result<(Vec<Stored>, Vec<String>), Refusal> {
-        let mut done = Vec::with_capacity(apply.entities.len());
-        let mut mentioned = BTreeSet::new();
-        for entity in apply.entities {
-            let stored = self.apply_one(entity).await?;
-            mentioned.insert(stored.key.clone());
-            done.push(stored);
-        }
-        let pruned = match apply.prune.as_deref() {
-            Some(above) if !above.is_empty() => self.prune(above, &mentioned).await?,
-            _ => Vec::new(),
-        };
-        Ok((done, pruned))
-    }
-
-    async fn apply_one(&mut self, entity: ApplyEntity) -> Result<Stored, Refusal> {
-        let name = self.resolve_name(&entity.name).await?;
-        let named = Key::parse(&name).map(|key| own_key(key, &self.caller, &self.options));
-        let (collection, mut key) = match named {
-            Ok(key) => (collection_of(&key), Some(key)),
-            Err(refusal) => (Collection::parse(&name).map_err(|_| refusal)?, None),
-        };
-        self.caller.may_write(collection.kind)?;
-        if let Some(caller_key) = &entity.key {
-            if key.is_some() {
-                return Err(Refusal::bad_request(format!(
-                    "Invalid name: {name}. With a key of your own, name the collection"
-                )));
-            }
-            key = self.behind(&name, caller_key).await?;
-        } else if key.is_none()
-            && let Some(id) = natural_id(&collection, &entity.body)
-        {
-            key = Some(id);
-        }
-        let existing = match &key {
-            Some(key) => self.tx.get(key).await?,
-            None => None,
-        };
-        if let Some(expected) = entity.expected_revision {
-            check_revision(&name, existing.as_ref(), expected)?;
-        }
-        let stored = match (existing, key) {
-            (Some(row), Some(key)) => {
-                let changes = changes_of(collection.kind, &entity.body, entity.mask.as_deref())?;
-                self.change_row(&key, row, changes).await?
-            }
-            (None, Some(key)) if is_generated(collection.kind) => return Err(missing(&self.caller, &key)),
-            (_, key) => self.create(&collection, key, entity.body).await?,
-        };
-        if let Some(caller_key) = &entity.key {
-            self.remember(&name, caller_key, &stored.key).await?;
-        }
-        Ok(stored)
-    }
-
-    /// Replaces the segments `key:{key}` of a name by the ids behind them.
-    async fn resolve_name(&mut self, name: &str) -> Result<String, Refusal> {
-        if !name.contains("key:") {
-            return Ok(name.into());
-        }
-        let mut resolved = String::new();
-        for segment in name.split('/') {
-            match segment.strip_prefix("key:") {
-                Some(caller_key) => {
-                    let entity = self.behind(&resolved, caller_key).await?.ok_or_else(|| {
-                        Refusal::not_found(format!(
-                            "Nothing in {resolved} is known under the key {caller_key}"
-                        ))
-                    })?;
-                    resolved = entity.to_string();
-                }
-                None if resolved.is_empty() => resolved = segment.into(),
-                None => resolved = format!("{resolved}/{segment}"),
-            }
-        }
-        Ok(resolved)
-    }
-
-    /// The entity that a caller knows under a key of its own, if it is still there.
-    async fn behind(&mut self, collection: &str, caller_key: &str) -> Result<Option<Key>, Refusal> {
-        let Some(row) = self.tx.get(&self.caller_key(collection, caller_key)).await? else {
-            return Ok(None);
-        };
-        let name = row
-            .body
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        let key = Key::parse(&name)?;
-        Ok(self.tx.get(&key).await?.map(|row| row.key))
-    }
-
-    async fn remember(&mut self, collection: &str, caller_key: &str, key: &Key) -> Result<(), Refusal> {
-        if caller_key.is_empty() || caller_key.len() > 256 || caller_key.contains('/') {
-            return Err(Refusal::bad_request(
-                "Invalid key: a key of your own has 1 to 256 characters and no slash".to_owned(),
-            ));
-        }
-        let row = Put {
-            key: self.caller_key(collection, caller_key),
-            account: self.caller.account.clone(),
-            region: self.region(),
-            body: serde_json::json!({ "name": key.to_string() }),
-            secret: Secret::Clear,
-        };
-        Ok(self.tx.put_quietly(row).await?)
-    }
-
-    fn caller_key(&self, collection: &str, caller_key: &str) -> Key {
-        Key::within(
-            Kind::CallerKey,
-            format!("{}/{collection}", self.caller.account),
-            caller_key,
-        )
-    }
-
-    async fn prune(&mut self, above: &str, mentioned: &BTreeSet<Key>) -> Result<Vec<String>, Refusal> {
-        let above = self.resolve_name(above).await?;
-        let mut doomed = Vec::new();
-        if let Ok(collection) = Collection::parse(&above) {
-            self.caller.may_write(collection.kind)?;
-            let list = List {
-                account: self.caller.account_filter(collection.kind),
-                ..list_of(&collection)
-            };
-            doomed.extend(self.tx.list(&list).await?.into_iter().map(|row| row.key));
-        } else {
-            let key = Key::parse(&above)?;
-            self.caller.may_write(key.kind)?;
-            check_parent(
-                self.tx.as_read(),
-                &self.caller,
-                &Key::within(Kind::Stage, key.id.clone(), ""),
-            )
-            .await?;
-            for kind in prunable(key.kind) {
-                doomed.extend(
-                    self.tx
-                        .list(&List::within(*kind, key.id.clone()))
-                        .await?
-                        .into_iter()
-                        .map(|row| row.key),
-                );
-            }
-        }
-        let mut pruned = Vec::new();
-        for key in doomed {
-            if mentioned.contains(&key) || self.is_built_in(&key).await? {
-                continue;
-            }
-            // What lay in something that was deleted before it is gone already.
-            if self.tx.get(&key).await?.is_some() {
-                self.remove(&key).await?;
-                pruned.push(key.to_string());
-            }
-        }
-        Ok(pruned)
-    }
-
-    /// Root resources and the default models are not anybody's to mention.
-    async fn is_built_in(&mut self, key: &Key) -> Result<bool, Refusal> {
-        Ok(match key.kind {
-            Kind::Model => matches!(key.id.as_str(), "Empty" | "Error"),
-            Kind::ApiResource => self
-                .tx
-                .get(key)
-                .await?
-                .is_some_and(|row| row.body.get("parentId").is_none()),
-            _ => false,
-        })
     }
 
     // === Creating ===
@@ -393,11 +218,11 @@ impl<'t> Unit<'t> {
     // === Changing ===
 
     /// Changes members of an entity that is there.
-    async fn change_row(
+    pub(super) async fn change_row(
         &mut self,
         key: &Key,
         row: Row,
-        changes: Vec<(Vec<String>, Option<Value>)>,
+        changes: Vec<MemberChange>,
     ) -> Result<Stored, Refusal> {
         if !self.caller.sees(&row.account) {
             return Err(missing(&self.caller, key));
@@ -407,10 +232,10 @@ impl<'t> Unit<'t> {
         let before = Entity::from_json(key.kind, row.body.clone())?;
         let mut entity = before.clone().set(changes)?;
         entity.fill_defaults(key.method_parts().map_or("", |(resource, _)| resource));
-        if let Some(member) = key.kind.id_member() {
-            if member_of(&before, member)? != member_of(&entity, member)? {
-                return Err(Refusal::bad_request(format!("Invalid patch path /{member}")));
-            }
+        if let Some(member) = key.kind.id_member()
+            && member_of(&before, member)? != member_of(&entity, member)?
+        {
+            return Err(Refusal::bad_request(format!("Invalid patch path /{member}")));
         }
         let mut secret = Secret::Keep;
         match (&before, &mut entity) {
@@ -532,129 +357,6 @@ impl<'t> Unit<'t> {
         Ok(stored)
     }
 
-    // === Deleting ===
-
-    /// Refuses unless the entity has the revision that the caller expects.
-    pub(super) async fn expect_revision(&mut self, key: &Key, expected: Option<u64>) -> Result<(), Refusal> {
-        match expected {
-            Some(expected) => check_revision(&key.to_string(), self.tx.get(key).await?.as_ref(), expected),
-            None => Ok(()),
-        }
-    }
-
-    /// Deletes an entity and all that lies in it.
-    pub(super) async fn remove(&mut self, key: &Key) -> Result<(), Refusal> {
-        self.caller.may_write(key.kind)?;
-        let row = self
-            .tx
-            .get(key)
-            .await?
-            .filter(|row| self.caller.sees(&row.account));
-        let Some(row) = row else {
-            return Err(missing(&self.caller, key));
-        };
-        check_parent(self.tx.as_read(), &self.caller, key).await?;
-        self.tx.lock(&top_of(key)).await?;
-        match key.kind {
-            Kind::RestApi => {
-                for kind in BELOW_API {
-                    self.remove_all(List::within(*kind, key.id.clone())).await?;
-                }
-                self.drop_definitions(&[]).await?;
-            }
-            Kind::ApiResource => {
-                if row.body.get("parentId").is_none() {
-                    return Err(Refusal::bad_request("Root resource cannot be deleted"));
-                }
-                self.remove_subtree(&key.parent, &key.id).await?;
-            }
-            Kind::Deployment => {
-                references::deployment_unused(self.tx.as_read(), key).await?;
-                let name = row
-                    .body
-                    .get("definitionSha256")
-                    .and_then(Value::as_str)
-                    .map(str::to_owned);
-                self.drop_definitions(name.as_slice()).await?;
-            }
-            Kind::ApiKey => {
-                // OBV-166.
-                let places = self
-                    .tx
-                    .list(&List {
-                        id_prefix: Some(key.id.clone()),
-                        ..List::all(Kind::UsagePlanKey)
-                    })
-                    .await?;
-                for place in places {
-                    if place.key.id == key.id {
-                        self.tx.delete(&place.key).await?;
-                    }
-                }
-            }
-            Kind::UsagePlan => {
-                self.remove_all(List::within(Kind::UsagePlanKey, key.id.clone()))
-                    .await?
-            }
-            Kind::DomainName => {
-                self.remove_all(List::within(Kind::BasePathMapping, key.id.clone()))
-                    .await?
-            }
-            Kind::Binding => special::touch_bound(self.tx, &row.body).await?,
-            Kind::Principal if row.key.id == self.caller.principal => {
-                return Err(Refusal::bad_request("A principal cannot delete itself"));
-            }
-            _ => {}
-        }
-        self.tx.delete(key).await?;
-        self.live |= is_live(key.kind);
-        Ok(())
-    }
-
-    async fn remove_all(&mut self, list: List) -> Result<(), Refusal> {
-        for row in self.tx.list(&list).await? {
-            self.tx.delete(&row.key).await?;
-            self.live |= is_live(row.key.kind);
-        }
-        Ok(())
-    }
-
-    /// Deletes everything below a resource, and its own methods (OBV-058).
-    pub(super) async fn remove_subtree(&mut self, api: &str, resource: &str) -> Result<(), Refusal> {
-        let all = self.resources(api).await?;
-        let mut below = vec![resource.to_owned()];
-        while let Some(id) = below.pop() {
-            let children = all
-                .iter()
-                .filter(|(_, child)| child.parent_id.as_deref() == Some(&id));
-            below.extend(children.map(|(child, _)| child.clone()));
-            let methods = List {
-                id_prefix: Some(format!("{id}/")),
-                ..List::within(Kind::Method, api)
-            };
-            self.remove_all(methods).await?;
-            if id != resource {
-                self.tx.delete(&Key::within(Kind::ApiResource, api, id)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Drops definitions that no deployment names any more. The one being deleted still names its own.
-    async fn drop_definitions(&mut self, names: &[String]) -> Result<(), Refusal> {
-        for name in names {
-            let users = self.tx.list(&List::all(Kind::Deployment)).await?;
-            let named = users
-                .iter()
-                .filter(|row| row.body.get("definitionSha256").and_then(Value::as_str) == Some(name))
-                .count();
-            if named <= 1 {
-                self.tx.drop_definition(name).await?;
-            }
-        }
-        Ok(())
-    }
-
     // === Rows ===
 
     /// The resources of an API by id.
@@ -724,183 +426,6 @@ impl<'t> Unit<'t> {
     }
 }
 
-/// Kinds that lie in an API.
-const BELOW_API: &[Kind] = &[
-    Kind::Stage,
-    Kind::Deployment,
-    Kind::Method,
-    Kind::ApiResource,
-    Kind::Model,
-    Kind::RequestValidator,
-    Kind::Authorizer,
-    Kind::GatewayResponse,
-    Kind::DocumentationPart,
-    Kind::DocumentationVersion,
-];
-
-/// Kinds that a prune deletes below an entity. Deployments are history, not definition.
-fn prunable(kind: Kind) -> &'static [Kind] {
-    match kind {
-        Kind::RestApi => &[
-            Kind::Stage,
-            Kind::Method,
-            Kind::ApiResource,
-            Kind::Model,
-            Kind::RequestValidator,
-            Kind::Authorizer,
-            Kind::GatewayResponse,
-            Kind::DocumentationPart,
-            Kind::DocumentationVersion,
-        ],
-        Kind::UsagePlan => &[Kind::UsagePlanKey],
-        Kind::DomainName => &[Kind::BasePathMapping],
-        _ => &[],
-    }
-}
-
-/// Kinds whose changes nodes have to know without a deployment (C4).
-fn is_live(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::Stage | Kind::Certificate | Kind::Setting | Kind::Binding
-    )
-}
-
-/// Kinds whose ids are generated.
-fn is_generated(kind: Kind) -> bool {
-    !matches!(
-        kind,
-        Kind::Method
-            | Kind::Model
-            | Kind::GatewayResponse
-            | Kind::DocumentationVersion
-            | Kind::Stage
-            | Kind::UsagePlanKey
-            | Kind::DomainName
-            | Kind::BasePathMapping
-            | Kind::Account
-    )
-}
-
-/// The key of an entity that is called by one of its own members.
-fn natural_id(collection: &Collection, body: &Map<String, Value>) -> Option<Key> {
-    if is_generated(collection.kind) {
-        return None;
-    }
-    let own = body.get(collection.kind.id_member()?)?.as_str()?;
-    Some(match &collection.resource {
-        Some(resource) => Key::method(&collection.parent, resource, own),
-        None => Key::within(collection.kind, collection.parent.clone(), own),
-    })
-}
-
-fn collection_of(key: &Key) -> Collection {
-    Collection {
-        kind: key.kind,
-        parent: key.parent.clone(),
-        resource: key.method_parts().map(|(resource, _)| resource.to_owned()),
-    }
-}
-
-fn list_of(collection: &Collection) -> List {
-    List {
-        id_prefix: collection
-            .resource
-            .as_ref()
-            .map(|resource| format!("{resource}/")),
-        ..List::within(collection.kind, collection.parent.clone())
-    }
-}
-
-/// The account's own settings are called `account` by everybody.
-pub(super) fn own_key(key: Key, caller: &Caller, options: &ServiceOptions) -> Key {
-    if key.kind != Kind::Account {
-        return key;
-    }
-    let region = caller.region.as_deref().unwrap_or(&options.region);
-    Key::top(Kind::Account, format!("{}/{region}", caller.account))
-}
-
-/// The row under whose lock an entity is changed.
-fn top_of(key: &Key) -> Key {
-    match key.kind.place().0 {
-        Some("restApis") => Key::top(Kind::RestApi, key.parent.clone()),
-        Some("usagePlans") => Key::top(Kind::UsagePlan, key.parent.clone()),
-        Some("domainNames") => Key::top(Kind::DomainName, key.parent.clone()),
-        _ => key.clone(),
-    }
-}
-
-/// Refuses where what the entity lies in does not exist, or is another account's.
-pub(super) async fn check_parent(view: &mut dyn Read, caller: &Caller, key: &Key) -> Result<(), Refusal> {
-    if key.parent.is_empty() {
-        return Ok(());
-    }
-    let top = view.get(&top_of(key)).await?;
-    if top.is_some_and(|row| caller.sees(&row.account)) {
-        return Ok(());
-    }
-    Err(match key.kind {
-        // OBV-068, OBV-098, OBV-111: the API is not named.
-        Kind::ApiResource | Kind::Method => Refusal::unknown_resource(),
-        Kind::UsagePlanKey => missing(caller, &Key::top(Kind::UsagePlan, key.parent.clone())),
-        Kind::BasePathMapping => missing(caller, &Key::top(Kind::DomainName, key.parent.clone())),
-        // OBV-130.
-        Kind::RequestValidator => Refusal::bad_request("Invalid REST API identifier specified"),
-        _ => Refusal::unknown_api(&caller.account, &key.parent),
-    })
-}
-
-/// The text for an entity that is not there.
-pub(super) fn missing(caller: &Caller, key: &Key) -> Refusal {
-    let text = match key.kind {
-        Kind::RestApi => return Refusal::unknown_api(&caller.account, &key.id),
-        Kind::ApiResource => return Refusal::unknown_resource(),
-        Kind::Method => return Refusal::unknown_method(),
-        Kind::Model => return Refusal::not_found(format!("Invalid model name specified: {}", key.id)),
-        Kind::RequestValidator => "Invalid Request Validator identifier specified",
-        Kind::Authorizer => "Invalid Authorizer identifier specified",
-        Kind::GatewayResponse => "Invalid gateway response type specified",
-        Kind::DocumentationPart => "Invalid Documentation part identifier specified",
-        Kind::DocumentationVersion => "Invalid Documentation version specified",
-        Kind::Deployment => "Invalid Deployment identifier specified",
-        Kind::Stage => "Invalid stage identifier specified",
-        Kind::ApiKey => "Invalid API Key identifier specified",
-        Kind::UsagePlan => "Invalid Usage Plan ID specified",
-        Kind::UsagePlanKey => "Invalid API Key identifier specified",
-        Kind::DomainName => "Invalid domain name identifier specified",
-        Kind::BasePathMapping => "Invalid base path mapping identifier specified",
-        Kind::ClientCertificate => "Invalid Client Certificate identifier specified",
-        Kind::VpcLink => "Invalid Vpc Link identifier specified",
-        _ => return Refusal::not_found(format!("Invalid identifier specified: {key}")),
-    };
-    Refusal::not_found(text)
-}
-
-fn conflict(key: &Key) -> Refusal {
-    Refusal::conflict(match key.kind {
-        Kind::Method => "Method already exists for this resource",
-        Kind::Model => "Model name already exists for this REST API", // OBV-126
-        Kind::Stage => "Stage already exists",
-        Kind::UsagePlanKey => "Usage Plan already has this API Key",
-        Kind::DomainName => "The domain name you provided already exists.",
-        Kind::BasePathMapping => "Base path already exists for this domain name",
-        _ => return Refusal::conflict(format!("{key} already exists")),
-    })
-}
-
-fn check_revision(name: &str, row: Option<&Row>, expected: u64) -> Result<(), Refusal> {
-    let found = row.map_or(0, |row| row.revision);
-    if found == expected {
-        return Ok(());
-    }
-    Err(Refusal::conflict(match (found, expected) {
-        (_, 0) => format!("{name} already exists, at revision {found}"),
-        (0, _) => format!("{name} does not exist; revision {expected} was expected"),
-        _ => format!("{name} is at revision {found}, not {expected}: somebody has changed it meanwhile"),
-    }))
-}
-
 fn siblings<'a>(
     all: &'a BTreeMap<String, ApiResource>,
     parent: &'a Option<String>,
@@ -938,80 +463,6 @@ fn change_deployment(old: &Stage, new: &Stage) -> Result<(), Refusal> {
     ))
 }
 
-/// What an Apply changes in an entity that exists. Members that only the service sets are passed over, unless the mask
-/// names them: what was read may be sent back.
-fn changes_of(
-    kind: Kind,
-    body: &Map<String, Value>,
-    mask: Option<&[String]>,
-) -> Result<Vec<(Vec<String>, Option<Value>)>, Refusal> {
-    let Some(mask) = mask else {
-        return Ok(body
-            .iter()
-            .filter(|(member, _)| {
-                !kind.read_only().contains(&member.as_str()) && kind.id_member() != Some(member)
-            })
-            .map(|(member, value)| (vec![member.clone()], Some(value.clone())))
-            .collect());
-    };
-    let mut changes = Vec::with_capacity(mask.len());
-    for path in mask {
-        let path = mask_path(path);
-        let mut value = None;
-        for (depth, step) in path.iter().enumerate() {
-            let from = if depth == 0 {
-                body.get(step)
-            } else {
-                value.and_then(|v: &Value| v.get(step))
-            };
-            value = from;
-        }
-        changes.push((path, value.cloned()));
-    }
-    Ok(changes)
-}
-
-/// Members whose own members a mask may name; below any other member stand keys of a map.
-const NESTED: [&str; 9] = [
-    "accessLogSettings",
-    "canarySettings",
-    "endpointConfiguration",
-    "location",
-    "methodIntegration",
-    "mutualTlsAuthentication",
-    "quota",
-    "throttle",
-    "tlsConfig",
-];
-
-/// A mask's path in the members' spelling: `access_log_settings.destination_arn` and
-/// `accessLogSettings.destinationArn` are the same. Keys of maps stay as they are.
-fn mask_path(path: &str) -> Vec<String> {
-    let mut steps: Vec<String> = Vec::new();
-    let mut in_map = false;
-    for step in path.split('.') {
-        let step = if in_map { step.to_owned() } else { camel_case(step) };
-        in_map = in_map || !NESTED.contains(&step.as_str());
-        steps.push(step);
-    }
-    steps
-}
-
-fn camel_case(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    let mut raise = false;
-    for c in name.chars() {
-        if c == '_' {
-            raise = true;
-        } else if std::mem::take(&mut raise) {
-            out.extend(c.to_uppercase());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
 /// A row's body as the entity's type.
 pub(super) fn read_body<T: serde::de::DeserializeOwned>(row: Row) -> Result<T, Refusal> {
     serde_json::from_value(row.body).map_err(|error| Refusal::internal(format!("{}: {error}", row.key)))
@@ -1035,20 +486,6 @@ pub(super) async fn methods(view: &mut dyn Read, api: &str) -> Result<Vec<Method
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// C10: masks in either spelling; keys of maps stay as they are.
-    #[test]
-    fn masks() {
-        assert_eq!(
-            mask_path("access_log_settings.destination_arn"),
-            ["accessLogSettings", "destinationArn"]
-        );
-        assert_eq!(mask_path("variables.my_name"), ["variables", "my_name"]);
-        assert_eq!(
-            mask_path("methodIntegration.request_templates.a_b"),
-            ["methodIntegration", "requestTemplates", "a_b"]
-        );
-    }
 
     /// DEP-110, DEP-123: the stage's deployment moves to the canary's only.
     #[test]
