@@ -167,11 +167,6 @@ mod tests {
         assert_ne!(definition.pack().expect("packs").0, name);
         assert!(Definition::unpack(b"garbage").is_err());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     /// VTL-024: references between the models of one document name the API that they come to belong to.
     #[test]
