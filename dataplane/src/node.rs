@@ -203,9 +203,8 @@ impl Node {
             boot_id: boot_id.clone(),
         };
         let telemetry_options = telemetry::Options {
-            shards: count,
-            max_series: options.limits.count(Limit::MetricSeries),
-            ..telemetry::Options::new(info)
+            log_directory: options.data_dir.clone(),
+            ..telemetry::Options::with_limits(info, count, &options.limits)
         };
         let (telemetry, recorders) =
             Telemetry::start(telemetry_options).map_err(system("cannot start the access log's thread"))?;

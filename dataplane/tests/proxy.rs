@@ -298,3 +298,35 @@ fn answers_without_body_have_none() {
         assert_eq!(client.answer().status, 200);
     });
 }
+
+/// C3: what `tidegate explain` shows is what the phases would decide; nothing reaches the backend.
+#[test]
+fn a_request_is_explained_without_being_run() {
+    let backend = Backend::echoing();
+    let mut gateway = Gateway::start(tidegate_rt::DriverChoice::Epoll);
+    gateway.deploy(Api::proxy(backend.address));
+    let phases = |result: &tidegate_proto::config::v1::ProbeResult| {
+        let steps = result.steps.iter();
+        steps.map(|step| step.phase.clone()).collect::<Vec<_>>()
+    };
+    let base = format!("http://{}/restapis/api/test/_user_request_", gateway.address);
+
+    let found = gateway.explain("GET", &format!("{base}/pets/1?x=y#z"));
+    assert_eq!(found.error, "");
+    assert_eq!(
+        phases(&found),
+        ["frame", "locate", "route", "throttle", "integration"]
+    );
+    let last = &found.steps[4].decision;
+    assert!(last.contains(&backend.address.to_string()), "{last}");
+
+    let unknown = gateway.explain("GET", "http://nowhere.example/test/pets/1");
+    assert_eq!(
+        (unknown.status, phases(&unknown).last().unwrap().as_str()),
+        (403, "locate")
+    );
+    let bad = gateway.explain("GET", &format!("{base}/%zz"));
+    assert_eq!(bad.status, 400);
+    let relative = gateway.explain("GET", "/test/pets");
+    assert!(relative.error.contains("absolute"), "{}", relative.error);
+}

@@ -21,6 +21,7 @@ use tidegate_plan::{
 use tidegate_proto::config::v1 as proto;
 
 use super::{Certificate, Settings};
+use crate::net::tls;
 
 /// Why a bundle's content cannot be used.
 #[derive(Debug, Error)]
@@ -103,7 +104,7 @@ pub(super) fn certificate(bundle: proto::CertificateBundle) -> Result<Certificat
         Err(rustls::Error::InconsistentKeys(_)) => return Err(ContentError::KeyMismatch),
         Err(_) => return Err(ContentError::Chain),
     }
-    Ok(Certificate {
+    let certificate = Certificate {
         id: bundle.id.into(),
         names: bundle
             .names
@@ -111,7 +112,10 @@ pub(super) fn certificate(bundle: proto::CertificateBundle) -> Result<Certificat
             .map(|name| name.to_ascii_lowercase())
             .collect(),
         key: Arc::new(key),
-    })
+    };
+    // This thread may take its time; a shard's first client should not wait for it.
+    tls::warm_up(&certificate);
+    Ok(certificate)
 }
 
 /// The installation's settings.

@@ -137,11 +137,7 @@ impl<'h> Exchange<'h> {
 
     /// The path below the stage.
     pub fn resource_path(&self) -> Option<PathRef<'_>> {
-        let mut view = collapse(self.path.as_ref()?.view());
-        for _ in 0..self.skip {
-            view = collapse(view.split_first()?.1);
-        }
-        Some(view)
+        below(self.path.as_ref()?.view(), self.skip)
     }
 
     /// The value of a path parameter by its place among the route's.
@@ -150,6 +146,15 @@ impl<'h> Exchange<'h> {
         // OBV-204: a greedy value loses the path's trailing slash.
         Some(value.strip_suffix('/').unwrap_or(value))
     }
+}
+
+/// What is left of a path behind its first `skip` segments.
+pub fn below(path: PathRef<'_>, skip: u8) -> Option<PathRef<'_>> {
+    let mut view = collapse(path);
+    for _ in 0..skip {
+        view = collapse(view.split_first()?.1);
+    }
+    Some(view)
 }
 
 /// Takes repeated slashes off the front (OBV-206, OBV-207).

@@ -1,10 +1,12 @@
 //! Host and path to stage.
 
-use tidegate_plan::path;
+use std::rc::Rc;
+
+use tidegate_plan::path::{self, PathRef};
 
 use super::exchange::{Exchange, collapse};
 use super::failure::Failure;
-use crate::shard::Client;
+use crate::shard::{Client, LocalStage, Routes};
 
 /// The prefix of the form that needs no host name.
 const BY_PATH: &str = "restapis";
@@ -25,16 +27,35 @@ pub(super) fn locate<'h>(x: &mut Exchange<'h>, client: &Client) -> Result<(), Fa
     }
 
     let routes = client.shard.routes.borrow();
+    let view = x.path.as_ref().ok_or(Failure::BAD_PATH)?.view();
+    let (stage, skip) = stage_of(&routes, x.host, view, client.origin.loopback)?;
+    x.canary = match &stage.shared.plan.canary {
+        Some(canary) => client.shard.ids.percent() < canary.percent(),
+        None => false,
+    };
+    let stage = Rc::clone(stage);
+    x.skip = skip;
+    x.stage = Some(stage);
+    Ok(())
+}
+
+/// The stage that host and path name, and how many segments of the path come before the resource's.
+pub(super) fn stage_of<'r>(
+    routes: &'r Routes,
+    host: &[u8],
+    path: PathRef<'_>,
+    loopback: bool,
+) -> Result<(&'r Rc<LocalStage>, u8), Failure> {
     let mut lower = [0; 63];
-    let view = collapse(x.path.as_ref().ok_or(Failure::BAD_PATH)?.view());
-    let (api, stage, skip) = match routes.api_of_host(x.host, &mut lower) {
+    let view = collapse(path);
+    let (api, stage, skip) = match routes.api_of_host(host, &mut lower) {
         Some(id) => {
             let (stage, _) = view.split_first().ok_or(Failure::FORBIDDEN)?;
             (id, stage, 1)
         }
         None => {
             let (id, stage) = by_path(view.as_str()).ok_or(Failure::FORBIDDEN)?;
-            if !routes.by_path(client.origin.loopback) {
+            if !routes.by_path(loopback) {
                 return Err(Failure::FORBIDDEN);
             }
             (id.as_bytes(), stage, 4)
@@ -47,14 +68,7 @@ pub(super) fn locate<'h>(x: &mut Exchange<'h>, client: &Client) -> Result<(), Fa
     if stage.shared.plan.disable_execute_api_endpoint {
         return Err(Failure::FORBIDDEN);
     }
-    x.canary = match &stage.shared.plan.canary {
-        Some(canary) => client.shard.ids.percent() < canary.percent(),
-        None => false,
-    };
-    let stage = std::rc::Rc::clone(stage);
-    x.skip = skip;
-    x.stage = Some(stage);
-    Ok(())
+    Ok((stage, skip))
 }
 
 /// `/restapis/{api}/{stage}/_user_request_/…`.

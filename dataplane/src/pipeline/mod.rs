@@ -10,6 +10,7 @@
 //! before the integration waits: admission of a request is one run through plain code.
 
 pub mod exchange;
+mod explain;
 pub mod failure;
 mod finish;
 mod frame;
@@ -21,6 +22,8 @@ mod route;
 mod throttle;
 
 use tidegate_rt as rt;
+
+pub use explain::explain;
 
 use crate::http::RequestHead;
 use crate::integration;

@@ -443,7 +443,7 @@ impl Client {
 }
 
 /// What a client is told that sent no proper head.
-fn refusal(error: RequestError) -> Failure {
+pub(crate) fn refusal(error: RequestError) -> Failure {
     match error.status() {
         414 => Failure::URI_TOO_LONG,
         417 => Failure::EXPECTATION_FAILED,

@@ -23,6 +23,7 @@ use tidegate_rt as rt;
 use accept::Gate;
 pub use accept::Protocol;
 pub use bounds::Bounds;
+pub(crate) use connection::refusal;
 pub use connection::{Client, Gone, Origin};
 pub use routes::{LocalStage, Routes};
 
@@ -32,6 +33,7 @@ use crate::net::dns::Dns;
 use crate::net::permits::Endpoints;
 use crate::net::tls::{ClientConfigs, ServerTls};
 use crate::net::upstream::{Helpers, Upstreams};
+use crate::pipeline;
 use crate::pipeline::ids::Ids;
 use crate::telemetry::{self, ShardCounters};
 use clock::Clock;
@@ -230,8 +232,9 @@ impl Shard {
     fn receive(&self, message: ShardMessage) {
         match message {
             ShardMessage::Config(ConfigMessage::Apply(apply)) => self.apply(apply),
-            // Answered from the node's own thread in a later slice; dropping the call reports an error to its sender.
-            ShardMessage::Config(ConfigMessage::Probe(_) | ConfigMessage::Flush(_)) => {}
+            ShardMessage::Config(ConfigMessage::Probe(call)) => pipeline::explain(self, call),
+            // There is no cache yet: dropping the call reports to its sender that the node cannot.
+            ShardMessage::Config(ConfigMessage::Flush(_)) => {}
             ShardMessage::Drain => self.enter(Phase::Draining),
             ShardMessage::Stop => self.enter(Phase::Stopping),
             ShardMessage::Resolved(answer) => self.upstreams.resolved(&answer),

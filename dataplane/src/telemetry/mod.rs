@@ -17,6 +17,7 @@ mod serve;
 mod shard;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidegate_plan::limits::{Limit, Limits};
@@ -42,6 +43,8 @@ pub struct Options {
     pub log_ring_bytes: usize,
     /// Longest value in an access log line; longer ones are cut.
     pub log_text_bytes: usize,
+    /// Where access logs with a relative destination lie; empty: in the current directory.
+    pub log_directory: PathBuf,
 }
 
 impl Options {
@@ -58,6 +61,7 @@ impl Options {
             max_series: limits.count(Limit::MetricSeries),
             log_ring_bytes: limits.count(Limit::AccessLogRing),
             log_text_bytes: limits.count(Limit::AccessLogTextBytes),
+            log_directory: PathBuf::new(),
         }
     }
 }
@@ -78,6 +82,7 @@ impl Telemetry {
         let writer = log::WriterOptions {
             shards: options.shards,
             ring_bytes: options.log_ring_bytes,
+            directory: options.log_directory,
         };
         let (log, rings) = log::Writer::start(writer)?;
         let shards = rings.into_iter().enumerate().map(|(index, ring)| {

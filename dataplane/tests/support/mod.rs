@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tidegate_dataplane::config::{
-    Apply, Change, ConfigMessage, Resolver, Settings, ShardSink, Stage, confirmation,
+    Apply, Change, ConfigMessage, ProbeCall, Resolver, Settings, ShardSink, Stage, confirmation,
 };
 use tidegate_dataplane::limit::Registry;
 use tidegate_dataplane::{Node, Options};
@@ -19,6 +19,7 @@ use tidegate_plan::{
     DeploymentId, HttpBackend, Integration, Limits, Method, MethodKey, Plan, PlanBuilder, ResourceId,
     StagePlan, Status, Target, Throttle, Verb,
 };
+use tidegate_proto::config::v1::{Probe, ProbeResult, probe::Mode};
 use tidegate_rt::DriverChoice;
 
 /// A bound on waits that end by themselves: only a broken program meets it.
@@ -560,4 +561,20 @@ pub fn stage(primary: Plan) -> StagePlan {
 /// Waits for a message of a backend's thread.
 pub fn wait<T>(receiver: &mpsc::Receiver<T>) -> T {
     receiver.recv_timeout(PATIENCE).expect("an event in time")
+}
+
+impl Gateway {
+    /// What the node says would become of a request.
+    pub fn explain(&self, method: &str, url: &str) -> ProbeResult {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let probe = Box::new(Probe {
+            mode: Mode::Explain.into(),
+            method: method.to_owned(),
+            url: url.to_owned(),
+            ..Probe::default()
+        });
+        let call = ConfigMessage::Probe(ProbeCall { probe, reply });
+        ShardSink::send(self.node().mailboxes(), 0, call).unwrap_or_else(|_| panic!("mailbox full"));
+        self.runtime.block_on(answer).unwrap()
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -14,13 +14,15 @@ use super::format::{Format, TimeText};
 use super::ring::{self, Consumer, Producer, Waker};
 
 /// How the log is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WriterOptions {
     /// Number of shards, each with a ring of its own.
     pub shards: usize,
     /// Size of a shard's ring. At 200 bytes a record 1 MiB is 5,000 requests, which is what a shard may finish
     /// while the thread waits for company or the disk hesitates.
     pub ring_bytes: usize,
+    /// Where files with a relative name lie.
+    pub directory: PathBuf,
 }
 
 /// Where a request's line goes and what has to be sent along. Plain numbers for a stage's plan; good as long as a
@@ -60,6 +62,7 @@ pub struct LogStats {
 #[derive(Debug)]
 pub struct Writer {
     link: Link,
+    directory: PathBuf,
     next_sink: AtomicU32,
     counts: Arc<Counts>,
     thread: Option<JoinHandle<()>>,
@@ -115,6 +118,7 @@ impl Writer {
         Ok((
             Writer {
                 link,
+                directory: options.directory,
                 next_sink: AtomicU32::new(0),
                 counts,
                 thread: Some(thread),
@@ -124,14 +128,19 @@ impl Writer {
     }
 
     /// Makes a destination known. The file is opened, with its parent directories, when the first line comes; one
-    /// that cannot be opened loses its lines, counted, and is tried again every second.
+    /// that cannot be opened loses its lines, counted, and is tried again every second. A relative one lies in the
+    /// directory that the writer was started with.
     pub fn open(&self, destination: &Path, format: Format) -> LogHandle {
         let sink = self.next_sink.fetch_add(1, Ordering::Relaxed);
         let target = LogTarget {
             sink,
             fields: format.fields(),
         };
-        self.link.send(Command::Open(sink, destination.into(), format));
+        self.link.send(Command::Open(
+            sink,
+            self.directory.join(destination).into(),
+            format,
+        ));
         LogHandle {
             target,
             _open: Arc::new(Open {
@@ -337,6 +346,7 @@ mod tests {
         Writer::start(WriterOptions {
             shards,
             ring_bytes: 64 * 1024,
+            directory: PathBuf::new(),
         })
         .unwrap()
     }
