@@ -64,13 +64,10 @@ fn trial(suite: &str, test: Test, world: World, shared: Arc<SharedInstances>) ->
         );
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (test.run)(&context))) {
             Ok(Ok(())) => Ok(Completion::Completed),
-            Ok(Err(error)) => match error.downcast_ref::<tools::Missing>() {
-                Some(missing) if !tools::required() => Ok(Completion::ignored_with(missing)),
-                _ => Err(Failed::from(format!(
-                    "{error:#}\nkept: {}",
-                    directory.keep().display()
-                ))),
-            },
+            Ok(Err(error)) => Err(Failed::from(match error.downcast_ref::<tools::Missing>() {
+                Some(missing) => missing.to_string(),
+                None => format!("{error:#}\nkept: {}", directory.keep().display()),
+            })),
             Err(panic) => {
                 let text = panic
                     .downcast_ref::<String>()

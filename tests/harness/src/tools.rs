@@ -5,9 +5,6 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result};
 
-/// The variable that turns a missing tool from a skipped test into a failed one; `.ci/run` sets it to `required`.
-pub const REQUIRED: &str = "TIDEGATE_TEST_TOOLS";
-
 /// A test could not run because a program is not installed.
 #[derive(Debug)]
 pub struct Missing(pub String);
@@ -28,11 +25,6 @@ pub fn find(name: &str) -> Result<PathBuf> {
         .map(|directory| directory.join(name))
         .find(|candidate| is_program(candidate))
         .ok_or_else(|| Missing(name.to_owned()).into())
-}
-
-/// Whether a missing tool must fail the test.
-pub fn required() -> bool {
-    std::env::var_os(REQUIRED).is_some_and(|value| value == "required")
 }
 
 /// Runs `curl` silently, within a bound of 60 seconds, and returns what it did.
