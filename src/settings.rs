@@ -358,6 +358,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::result_large_err, reason = "the type of figment's own closure")]
     fn in_jail(test: impl FnOnce(&mut Jail) -> anyhow::Result<()>) {
         Jail::expect_with(|jail| {
             jail.clear_env();
