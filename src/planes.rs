@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{ControlPlaneArgs, DataPlaneArgs, GlobalArgs},
-    instance::{DataDirLock, Instance, create_private_dir},
+    instance::{DataDirLock, Instance, create_private_dir, write_atomically},
     logging, output,
     settings::{Flags, Settings},
 };
@@ -59,7 +59,7 @@ async fn serve_control(settings: &Settings, alone: bool) -> anyhow::Result<()> {
         config: settings.config.unwrap_or(DEFAULT_CONFIG),
         control_address: settings.control_address.clone(),
         server_names,
-        ready_file: settings.ready_file.clone(),
+        ready_file: if alone { None } else { settings.ready_file.clone() },
         ready_members,
         on_ready: Some(publish),
         domain_suffixes: Some(vec![settings.domain_suffix.clone()]),
@@ -78,6 +78,10 @@ async fn serve_control(settings: &Settings, alone: bool) -> anyhow::Result<()> {
             && alone
         {
             Instance::from_ready(std::process::id(), &told)?.publish(&data_dir)?;
+            // Last: who waits for this file may run a command that looks for the instance.
+            if let Some(file) = &settings.ready_file {
+                write_atomically(file, &serde_json::to_vec_pretty(&told)?)?;
+            }
         }
         std::future::pending::<anyhow::Result<()>>().await
     };

@@ -41,7 +41,7 @@ impl Definition {
             "type": "http_proxy", "httpMethod": method, "uri": uri, "timeoutInMillis": timeout,
             "passthroughBehavior": "when_no_match", "requestParameters": mapped,
         });
-        self.method(method, path, integration)
+        self.method(method, path, 200, integration)
     }
 
     /// A method that answers by itself with a status (`MOCK`).
@@ -53,12 +53,12 @@ impl Definition {
             "type": "mock", "requestTemplates": { "application/json": format!("{{\"statusCode\": {status}}}") },
             "responses": responses,
         });
-        self.method(method, path, integration)
+        self.method(method, path, status, integration)
     }
 
-    /// A method with an integration as the extension has it.
+    /// A method with an integration as the extension has it, and one method response.
     #[must_use]
-    pub fn method(mut self, method: &str, path: &str, integration: Value) -> Self {
+    pub fn method(mut self, method: &str, path: &str, status: u16, integration: Value) -> Self {
         let verb = match method {
             "ANY" => "x-amazon-apigateway-any-method".to_owned(),
             other => other.to_ascii_lowercase(),
@@ -68,7 +68,7 @@ impl Definition {
             .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
             .collect();
         let mut operation = json!({
-            "responses": { "200": { "description": "200 response" } },
+            "responses": { status.to_string(): { "description": "as declared" } },
             "x-amazon-apigateway-integration": integration,
         });
         if !parameters.is_empty() {

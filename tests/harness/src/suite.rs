@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result};
 use crate::backend::Backend;
 use crate::instance::{Deployed, Instance, Plan};
 
+/// The variable that lets a request make a phase panic.
+const FAULT_INJECTION: &str = "TIDEGATE_FAULT_INJECTION";
+
 /// The world in which a test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum World {
@@ -167,6 +170,7 @@ impl Context {
             .context("a directory")?
             .keep();
         let instance = Plan::new(&self.binary, self.world, &home)
+            .set(FAULT_INJECTION, "1")
             .up("shared")
             .context("starting the shared instance")?;
         let shared = Arc::new(Shared {
