@@ -43,7 +43,9 @@ pub(crate) async fn import(global: &GlobalArgs, args: &ImportArgs) -> anyhow::Re
     // Opened first: a missing file should not need a running instance to be noticed.
     let document = open(&args.file)?;
     let client = Client::connect(global).await?;
-    let imported = import_document(client, document, args).await?;
+    let imported = import_document(client, document, args)
+        .await
+        .with_context(|| format!("cannot import {}", args.file.display()))?;
     match global.output {
         OutputFormat::Json => output::json(&imported),
         OutputFormat::Table => {

@@ -92,7 +92,8 @@ pub(super) async fn import(
         }
         if document.len() + message.document.len() > MAX_DOCUMENT_BYTES {
             return Err(status(Refusal::bad_request(format!(
-                "The document is larger than {MAX_DOCUMENT_BYTES} bytes"
+                "The document is larger than {} MiB, the limit of an import",
+                MAX_DOCUMENT_BYTES >> 20
             ))));
         }
         document.extend_from_slice(&message.document);

@@ -154,8 +154,14 @@ fn paths<'a>(
             Err(reason) => context.error(format!("Unable to create resource at path '{base}': {reason}")),
         }
     }
-    let Some(paths) = context.object("document", root, "paths") else {
-        return Ok(draft);
+    let paths = match root.get("paths") {
+        None | Some(Value::Null) => return Ok(draft),
+        Some(Value::Object(paths)) => paths,
+        Some(_) => {
+            return Err(ImportError::NotADefinition {
+                reason: "`paths` is not an object".to_owned(),
+            });
+        }
     };
     if paths.len() > MAX_PATHS {
         return Err(ImportError::Invalid(vec![format!(

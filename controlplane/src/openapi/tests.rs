@@ -298,6 +298,7 @@ fn other_documents_are_refused() {
         (json!({"openapi": "3.1.0", "paths": {}}), "3.1.0"),
         (json!({"swagger": "1.2", "paths": {}}), "1.2"),
         (json!([1]), "not an object"),
+        (json!({"openapi": "3.0.1", "paths": 7}), "`paths`"),
     ] {
         let error = read(document).expect_err("refused");
         assert!(
