@@ -54,6 +54,13 @@ def children(pid):
     return found
 
 
+# What Tidegate logs of each request: the common log format.
+COMMON_LOG = (
+    '$context.identity.sourceIp $context.identity.caller $context.identity.user [$context.requestTime] '
+    '"$context.httpMethod $context.resourcePath $context.protocol" $context.status $context.responseLength $context.requestId'
+)
+
+
 class Proxy:
     """A running proxy."""
 
@@ -171,6 +178,12 @@ class Field:
         definition = self.directory / "bench.json"
         definition.write_text(json.dumps(self._definition()))
         deployed = json.loads(self._ask(binary, "import", definition, "--stage", "bench", "-o", "json"))
+        settings = self.directory / "stage.json"
+        settings.write_text(json.dumps({
+            "name": f"restApis/{deployed['apiId']}/stages/bench",
+            "stage": {"accessLogSettings": {"destinationArn": "arn:aws:logs:us-east-1:000000000000:log-group:bench", "format": COMMON_LOG}},
+        }))
+        self._ask(binary, "apply", "-f", settings)
         host = f"Host: {deployed['apiId']}.execute-api.localhost"
         port, tls_port = (int(node[name].rsplit(":", 1)[1]) for name in ("http", "https"))
         self.proxies.append(Proxy("tidegate", process, port, tls_port, "/bench", [host]))
