@@ -13,6 +13,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinHandle,
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -39,9 +40,12 @@ struct Stranger {
 }
 
 /// Accepts until the receiver is dropped.
-pub(super) fn accept(listener: TcpListener, config: ServerConfig) -> mpsc::Receiver<io::Result<Accepted>> {
+pub(super) fn accept(
+    listener: TcpListener,
+    config: ServerConfig,
+) -> (mpsc::Receiver<io::Result<Accepted>>, JoinHandle<()>) {
     let (sender, receiver) = mpsc::channel(BACKLOG);
-    tokio::spawn(async move {
+    let accepting = tokio::spawn(async move {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
         loop {
@@ -75,7 +79,7 @@ pub(super) fn accept(listener: TcpListener, config: ServerConfig) -> mpsc::Recei
             });
         }
     });
-    receiver
+    (receiver, accepting)
 }
 
 // === impl Accepted ===

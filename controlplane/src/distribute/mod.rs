@@ -27,7 +27,7 @@ mod source;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use bundles::Bundles;
 
@@ -69,6 +69,8 @@ struct Shared {
     authority: Arc<Authority>,
     registry: Registry,
     options: DistributorOptions,
+    /// Ends every stream.
+    stopping: watch::Sender<bool>,
 }
 
 // === impl DistributorOptions ===
@@ -104,6 +106,7 @@ impl Distributor {
                 authority,
                 registry,
                 options,
+                stopping: watch::channel(false).0,
             }),
         };
         distributor.keep_certificate_current().await?;

@@ -219,6 +219,11 @@ impl Registry {
         )
     }
 
+    /// The lowest revision that a connected node has acknowledged; the highest number there is when none is connected.
+    pub fn lowest(&self) -> watch::Receiver<u64> {
+        self.inner.lowest.subscribe()
+    }
+
     /// The means to wait for a revision.
     pub fn rollout(&self) -> Rollout {
         Rollout {

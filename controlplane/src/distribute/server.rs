@@ -31,6 +31,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 /// Streams of one connection: the configuration stream and a renewal.
 const STREAMS_MAX: u32 = 8;
+/// How long the streams may take to end.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How often the default certificate's age is looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(3_600);
 
@@ -43,14 +45,16 @@ pub(super) async fn serve(
     let mut names = distributor.shared.options.server_names.clone();
     names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
     let tls = distributor.shared.authority.server_config(names)?;
-    let connections = ReceiverStream::new(listen::accept(listener, tls));
+    let (connections, accepting) = listen::accept(listener, tls);
+    let mut stopping = distributor.shared.stopping.subscribe();
+    let stopped = async move { drop(stopping.wait_for(|stopping| *stopping).await) };
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(ConfigServiceServer::new(distributor.clone()).max_decoding_message_size(MESSAGE_MAX))
         .add_service(JoinServiceServer::new(distributor.clone()))
-        .serve_with_incoming(connections);
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stopped);
     let certificates = async {
         loop {
             tokio::time::sleep(CERTIFICATE_CHECK).await;
@@ -62,12 +66,22 @@ pub(super) async fn serve(
             }
         }
     };
+    let mut server = std::pin::pin!(server);
+    let ended = |ended: Result<(), tonic::transport::Error>| {
+        ended.map_err(|error| Refusal::internal(format!("the configuration address: {error}")))
+    };
     tokio::select! {
-        // Streams last for ever; there is nothing to wait for at the end.
-        () = stop => Ok(()),
-        ended = server => ended.map_err(|error| Refusal::internal(format!("the configuration address: {error}"))),
-        () = certificates => Ok(()),
+        () = stop => {}
+        outcome = &mut server => return ended(outcome),
+        () = certificates => {}
     }
+    // Streams last for ever: they are ended, the nodes come back to whoever serves next.
+    distributor.shared.stopping.send_replace(true);
+    let outcome = timeout(DRAIN, &mut server).await;
+    accepting.abort();
+    // Aborted or ended: the address is free when it is done.
+    let _ = accepting.await;
+    outcome.map_or(Ok(()), ended)
 }
 
 #[tonic::async_trait]
@@ -129,6 +143,7 @@ impl ConfigService for Distributor {
             connection,
             commands,
             outbound,
+            stopping: self.shared.stopping.subscribe(),
         };
         tokio::spawn(session.run(inbound, from, missing));
         Ok(Response::new(ReceiverStream::new(receiver)))

@@ -14,7 +14,7 @@ use tidegate_proto::config::v1::{
     self as config, ControlMessage, NodeMessage, control_message, node_message,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tonic::{Status, Streaming};
@@ -62,6 +62,7 @@ pub(super) struct Session {
     pub(super) connection: Connection,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) outbound: mpsc::Sender<Result<ControlMessage, Status>>,
+    pub(super) stopping: watch::Receiver<bool>,
 }
 
 /// Where a session stands.
@@ -155,6 +156,9 @@ impl Session {
                     changed.map_err(|_| Status::unavailable("the control plane is stopping"))?;
                     let until = *revisions.borrow_and_update();
                     self.go_on(&mut state, until).await?;
+                }
+                () = async { drop(self.stopping.wait_for(|stopping| *stopping).await) } => {
+                    return Err(Status::unavailable("the control plane is stopping"));
                 }
                 () = sleep_until(state.send_by), if has_output => {
                     return Err(Status::deadline_exceeded("the node takes no messages"));

@@ -449,7 +449,7 @@ mod tests {
         let path = directory.path().join("join");
         assert!(matches!(JoinFile::read(&path), Err(IdentityError::File { .. })));
         for (text, says) in [
-            ("control = 1", "control"),
+            ("control = 1", "expected a string"),
             (
                 "control = \"a:1\"\nauthority-sha256 = \"12\"\ntoken = \"t\"",
                 "authority-sha256",
