@@ -94,6 +94,9 @@ async fn a_bad_bundle_stops_nothing_else() {
     let mut node = directory.start(1);
     node.news().await;
     let revision = installation.publish("a", Some("mended")).await;
+    let mut lowest = installation.distributor.registry().lowest();
+    let reached = |lowest: &u64| *lowest >= revision && *lowest != u64::MAX;
+    lowest.wait_for(reached).await.unwrap();
     let rollout = installation.distributor.wait(revision, SOON).await;
     assert!(rollout.complete, "{rollout:?}");
     assert_eq!(node.served(), ["a=mended", "b=three"]);

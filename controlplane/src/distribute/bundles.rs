@@ -76,17 +76,16 @@ impl Bundles {
         {
             return Ok(changed.clone());
         }
-        let as_of = self.cache().as_of;
         let changed = Arc::new(self.ask(since).await?);
         kept.retain(|(from, _)| *from != since);
         kept.push_front((since, changed.clone()));
         kept.truncate(CHANGES_KEPT);
         // What is cached may be older than what was just looked at.
+        let as_of = self.cache().valid_from(changed.to);
         if changed.to > as_of {
-            let stale = if since <= as_of {
-                changed.clone()
-            } else {
-                Arc::new(self.ask(as_of).await?)
+            let stale = match since <= as_of {
+                true => changed.clone(),
+                false => Arc::new(self.ask(as_of).await?),
             };
             self.cache().advance(&stale);
         }
@@ -161,6 +160,14 @@ impl Ready {
 // === impl Cache ===
 
 impl Cache {
+    /// The revision of which it is; an empty one is as good as of any.
+    fn valid_from(&mut self, now: u64) -> u64 {
+        if self.entries.is_empty() {
+            self.as_of = self.as_of.max(now);
+        }
+        self.as_of
+    }
+
     fn advance(&mut self, changed: &Changed) {
         if changed.to <= self.as_of {
             return;
