@@ -1,6 +1,6 @@
 //! Definitions become bundles.
 //!
-//! What a deployment froze and what a stage says live (C4) become one [`StageBundle`]: every URI resolved, every
+//! What a deployment froze and what a stage says live (C4) become one `StageBundle`: every URI resolved, every
 //! response selection made that can be made ahead. What a requirement says is refused is refused when it is defined;
 //! what the service would accept and fail at run time, and what this version cannot do yet, becomes a step that answers
 //! the service's 500, and a warning that names it. Nothing that guards a method is ever left out: a method whose guard

@@ -12,7 +12,7 @@
 //! | [`request`], [`response`] | heads with their framing decided |
 //! | [`chunked`] | the chunked transfer coding, both ways |
 //! | [`body`] | a body of any framing, as it arrives |
-//! | [`write`] | heads on their way out |
+//! | [`mod@write`] | heads on their way out |
 
 pub mod body;
 pub mod chunked;

@@ -1,6 +1,6 @@
 //! The access log: one line a request, in the format the API's developer wrote.
 //!
-//! A shard packs the fields that the stage's format asks for into its [`ring`], without allocating. The
+//! A shard packs the fields that the stage's format asks for into its ring, without allocating. The
 //! [`Writer`]'s thread takes the records out, formats them and appends them to files. A full ring loses the
 //! record and counts it: a slow disk never slows a request.
 
