@@ -154,7 +154,11 @@ pub(crate) async fn explain(global: &GlobalArgs, args: &ExplainArgs) -> anyhow::
         for step in &response.steps {
             table.add_row([&step.phase, &step.decision]);
         }
-        table.add_row(["answer", &response.status.to_string()]);
+        let answer = match response.status {
+            0 => "the backend's".to_owned(),
+            status => status.to_string(),
+        };
+        table.add_row(["answer", &answer]);
         table
     })
 }

@@ -343,13 +343,16 @@ fn a_panic_ends_one_connection(context: &Context) -> Result<()> {
     ensure_let_go(&shared, &host, &path, before + 10)
 }
 
-/// Panics that the data plane has caught so far, as its metrics tell.
+/// Panics that the data plane has caught so far on all its shards, as its metrics tell.
 fn panics(shared: &Shared) -> Result<u64> {
     let metrics = get(shared.instance.ready().metrics, "metrics", "/metrics")?.text();
-    let line = metrics
+    let mut total = None;
+    for line in metrics
         .lines()
-        .find(|line| line.starts_with("tidegate_panics_total"))
-        .context("tidegate_panics_total")?;
-    let value: f64 = line.rsplit(' ').next().unwrap_or_default().parse()?;
-    Ok(value as u64)
+        .filter(|line| line.starts_with("tidegate_panics_total"))
+    {
+        let value: f64 = line.rsplit(' ').next().unwrap_or_default().parse()?;
+        *total.get_or_insert(0) += value as u64;
+    }
+    total.context("tidegate_panics_total")
 }
