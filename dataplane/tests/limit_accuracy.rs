@@ -172,7 +172,9 @@ fn threads_together_never_get_more_than_there_is() {
         )
     });
     let end = clock.load(Ordering::Relaxed);
-    let most = 20_000 + end / 10_000;
+    // Each deployment changes the burst. A shard may spend a loan from the larger one until it has taken the change in:
+    // at most what is ever lent, 1/384 of the burst.
+    let most = 20_000 + end / 10_000 + 20_000 / 384;
     assert!(
         admitted <= most,
         "{admitted} of {most} after {deployments} deployments"

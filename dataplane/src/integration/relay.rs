@@ -172,7 +172,10 @@ pub(super) async fn ask(
                 }
             }
             // An error in sending is not the end: the answer may have come before it.
+            let full = upstream.queued() >= bounds.window;
             let _ = upstream.poll_flush(cx);
+            // Room for more of the body, for which the client is to be asked again.
+            moved |= !upload.done && full && upstream.queued() < bounds.window;
             if upload.done
                 && let Poll::Ready(gone) = client.poll_gone(cx)
             {
@@ -321,13 +324,12 @@ pub(super) async fn stream(
             if ended {
                 return Poll::Ready(Ok(input.is_none()));
             }
-            match client.poll_send(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Gone(Gone::Aborted))),
-                // Room has been made while the rest is still on its way.
-                Poll::Pending => {}
+            let full = client.io.queued() >= bounds.window;
+            if let Poll::Ready(Err(_)) = client.poll_send(cx) {
+                return Poll::Ready(Err(Broken::Gone(Gone::Aborted)));
             }
-            if moved {
+            // Where sending has made room, the backend is asked again: nobody would wake us for what it has sent.
+            if moved || (full && client.io.queued() < bounds.window) {
                 continue;
             }
             if let Poll::Ready(gone) = client.poll_gone(cx) {
