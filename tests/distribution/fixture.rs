@@ -49,10 +49,13 @@ pub(crate) struct Installation {
     _directory: tempfile::TempDir,
 }
 
+/// The revision of a stage's last change, and its content unless it was removed.
+type Changed = (u64, Option<Vec<u8>>);
+
 /// Stages by API: what a compiler would make of definitions.
 pub(crate) struct Contents {
     store: Arc<SqliteStore>,
-    stages: Mutex<BTreeMap<String, (u64, Option<Vec<u8>>)>>,
+    stages: Mutex<BTreeMap<String, Changed>>,
     asked: Mutex<Vec<u64>>,
     /// The compiler fails, with all but `a`.
     pub(crate) broken: AtomicBool,

@@ -177,8 +177,9 @@ fn up_restarts_what_is_killed(context: &Context) -> Result<()> {
         "addresses moved: {:?}",
         up.ready().json
     );
-    let second = up.import(&everything(&backend), "test")?;
+    // Where the nodes answer, a control plane knows from those that are connected.
     up.await_nodes()?;
+    let second = up.import(&everything(&backend), "test")?;
     ensure_serves(&up, &second, "after the control plane's return")?;
     load.await_answers(100)?;
     load.stop().ensure_flawless(&[200])?;
