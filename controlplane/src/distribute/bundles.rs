@@ -1,7 +1,7 @@
 //! Bundles as they are sent: what changed, computed once for all nodes at one revision, and compiled once.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -12,7 +12,7 @@ use tidegate_proto::config::v1 as config;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{
-    certificate,
+    FORMATS, certificate,
     source::{BundleKey, Changed, Compiled, Source},
 };
 use crate::{
@@ -24,6 +24,8 @@ use crate::{
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// Answers to "what changed since" that are kept: nodes are at few revisions at a time.
 const CHANGES_KEPT: usize = 8;
+/// Names of gone bundles that the cache's order may hold besides.
+const ORDER_SLACK: usize = 1_024;
 /// How many bundles are compiled at a time.
 const STRIPES: usize = 16;
 
@@ -179,17 +181,21 @@ impl Cache {
             self.bytes = 0;
             return;
         }
-        let stale: std::collections::HashSet<_> = changed.present.iter().chain(&changed.gone).collect();
-        let bytes = &mut self.bytes;
-        self.entries.retain(|(key, _), ready| {
-            let keep = !stale.contains(key);
-            if !keep {
-                *bytes -= ready.compiled.content.len();
+        // By key, not by a walk: one change costs the change, not the cache.
+        for key in changed.present.iter().chain(&changed.gone) {
+            for format in FORMATS {
+                if let Some(gone) = self.entries.remove(&(key.clone(), format)) {
+                    self.bytes -= gone.compiled.content.len();
+                }
             }
-            keep
-        });
-        let entries = &self.entries;
-        self.order.retain(|name| entries.contains_key(name));
+        }
+        // The order keeps names of what is gone until they are more than the others.
+        if self.order.len() > 2 * self.entries.len() + ORDER_SLACK {
+            let entries = &self.entries;
+            let mut seen = HashSet::with_capacity(entries.len());
+            self.order
+                .retain(|name| entries.contains_key(name) && seen.insert(name.clone()));
+        }
     }
 
     fn insert(&mut self, name: (BundleKey, u32), ready: Arc<Ready>) {
