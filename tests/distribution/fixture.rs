@@ -50,12 +50,12 @@ pub(crate) struct Installation {
 }
 
 /// The revision of a stage's last change, and its content unless it was removed.
-type Changed = (u64, Option<Vec<u8>>);
+type LastChange = (u64, Option<Vec<u8>>);
 
 /// Stages by API: what a compiler would make of definitions.
 pub(crate) struct Contents {
     store: Arc<SqliteStore>,
-    stages: Mutex<BTreeMap<String, Changed>>,
+    stages: Mutex<BTreeMap<String, LastChange>>,
     asked: Mutex<Vec<u64>>,
     /// The compiler fails, with all but `a`.
     pub(crate) broken: AtomicBool,
