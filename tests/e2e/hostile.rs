@@ -185,8 +185,15 @@ fn unfinished_bodies_run_out_of_time(context: &Context) -> Result<()> {
         get(shared.http(), &host, &deployed.path("/b/fixed/5"))?.status == 200,
         "not served beside slow bodies"
     );
-    for connection in slow {
-        let (bytes, _) = connection.drain()?;
+    let began = std::time::Instant::now();
+    for (at, connection) in slow.into_iter().enumerate() {
+        let kind = if at % 2 == 0 { "upload" } else { "download" };
+        let (bytes, _) = connection.drain().with_context(|| {
+            format!(
+                "{kind} {at} still stood {} s after it had begun",
+                began.elapsed().as_secs()
+            )
+        })?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let cut = text.starts_with("HTTP/1.1 200 ") && bytes.len() < 1_000 + 500;
         ensure!(

@@ -69,10 +69,13 @@ impl Timer {
         if now >= deadline {
             return Poll::Ready(());
         }
+        // Whether the alarm has rung is the runtime's to say: it waits by the system's clock, which may run ahead of the
+        // one that deadlines are in, by some parts in a million.
         if let Some((at, waker)) = &self.alarm
             && now < *at
             && *at <= deadline
             && waker.will_wake(cx.waker())
+            && self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed())
         {
             return Poll::Pending;
         }
@@ -152,5 +155,40 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.timer.poll_elapsed(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DriverKind, RuntimeOptions, run};
+
+    /// The system's clock runs ahead of ours, so the runtime wakes the task before its deadline: it must be woken again.
+    #[test]
+    fn an_alarm_that_rings_early_is_set_again() {
+        let rang = run(RuntimeOptions::new(DriverKind::Epoll), async {
+            let begun = Instant::now();
+            let limit = Duration::from_millis(50);
+            let mut timer = Timer::new();
+            timer.set(begun + limit);
+            let mut ahead = true;
+            let mut patience = Timer::new();
+            patience.set(begun + Duration::from_secs(20));
+            std::future::poll_fn(|cx| {
+                let polled = timer.poll_elapsed(cx);
+                if std::mem::take(&mut ahead) {
+                    let sleep = timer.sleep.as_mut().expect("the alarm is set");
+                    sleep
+                        .as_mut()
+                        .reset(monoio::time::Instant::now() + Duration::from_millis(5));
+                }
+                if patience.poll_elapsed(cx).is_ready() {
+                    return Poll::Ready(false);
+                }
+                polled.map(|()| begun.elapsed() >= limit)
+            })
+            .await
+        });
+        assert!(rang.expect("the runtime starts"), "woken once, and never again");
     }
 }
