@@ -32,6 +32,7 @@ pub use request::RequestHead;
 pub use response::ResponseHead;
 pub use scan::{HeadLimits, Scanner};
 pub use write::HeadWriter;
+pub(crate) use write::decimal;
 
 /// The version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -87,7 +87,7 @@ impl<'b> HeadWriter<'b> {
 }
 
 /// A number's digits.
-fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
+pub(crate) fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
     loop {
         at -= 1;

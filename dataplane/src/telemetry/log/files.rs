@@ -1,6 +1,7 @@
 //! The log's files: one open file a destination, lines gathered into few writes.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -14,7 +15,8 @@ use super::writer::Counts;
 /// The files lines go to.
 #[derive(Debug)]
 pub(super) struct Files {
-    files: HashMap<Box<Path>, Destination>,
+    /// By path, compared as text: a path's own comparison takes it apart.
+    files: HashMap<Box<OsStr>, Destination, ahash::RandomState>,
     /// Counts the calls of [`write_all`](Self::write_all): the clock by which a destination is silent.
     round: u64,
     counts: Arc<Counts>,
@@ -33,7 +35,7 @@ struct Destination {
 impl Files {
     pub(super) fn new(counts: Arc<Counts>) -> Files {
         Files {
-            files: HashMap::new(),
+            files: HashMap::default(),
             round: 0,
             counts,
         }
@@ -41,7 +43,8 @@ impl Files {
 
     /// Appends what `write` writes, one line, to a destination.
     pub(super) fn line(&mut self, path: &Path, write: impl FnOnce(&mut Vec<u8>)) {
-        if !self.files.contains_key(path) {
+        let name = path.as_os_str();
+        if !self.files.contains_key(name) {
             self.make_room();
             let new = Destination {
                 file: None,
@@ -50,9 +53,9 @@ impl Files {
                 lines: 0,
                 last_round: 0,
             };
-            self.files.insert(path.into(), new);
+            self.files.insert(name.into(), new);
         }
-        let Some(destination) = self.files.get_mut(path) else {
+        let Some(destination) = self.files.get_mut(name) else {
             return;
         };
         destination.last_round = self.round;
@@ -65,9 +68,9 @@ impl Files {
 
     /// Writes what has been gathered.
     pub(super) fn write_all(&mut self) {
-        for (path, destination) in &mut self.files {
+        for (name, destination) in &mut self.files {
             if destination.lines > 0 {
-                destination.write(path, &self.counts);
+                destination.write(Path::new(name), &self.counts);
             }
         }
         self.round += 1;
@@ -89,10 +92,10 @@ impl Files {
             .files
             .iter()
             .min_by_key(|(_, destination)| destination.last_round);
-        if let Some(path) = oldest.map(|(path, _)| path.clone())
-            && let Some(mut destination) = self.files.remove(&path)
+        if let Some(name) = oldest.map(|(name, _)| name.clone())
+            && let Some(mut destination) = self.files.remove(&name)
         {
-            destination.write(&path, &self.counts);
+            destination.write(Path::new(&name), &self.counts);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Access log formats: literal text with `$context` variables, compiled once.
 
-use std::io::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::entry::{Entry, FieldMask, Text};
+use crate::http::decimal;
 
 /// The service's ready-made formats for REST APIs (OBS-036).
 pub mod preset {
@@ -148,7 +149,7 @@ impl Format {
     }
 
     /// Appends one line, with its end.
-    pub(super) fn write_line(&self, entry: &Entry<'_>, clock: &mut TimeText, out: &mut Vec<u8>) {
+    pub(super) fn write_line(&self, entry: &Entry<'_>, memo: &mut Memo, out: &mut Vec<u8>) {
         for part in self.parts.iter() {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
@@ -165,18 +166,18 @@ impl Format {
                         out.push(b'"');
                     }
                 },
-                Part::SourceIp => number(out, entry.source_ip),
-                Part::Status => number(out, entry.status),
+                Part::SourceIp => out.extend_from_slice(memo.address(entry.source_ip).as_bytes()),
+                Part::Status => number(out, entry.status.into()),
                 Part::ResponseLength => number(out, entry.response_length),
                 Part::Latency => number(out, millis(entry.latency_ns)),
-                Part::Time => out.extend_from_slice(clock.text(entry.received_unix_ms).as_bytes()),
+                Part::Time => out.extend_from_slice(memo.time(entry.received_unix_ms).as_bytes()),
                 Part::EpochMillis => number(out, entry.received_unix_ms),
                 Part::IntegrationLatency => match entry.integration {
                     Some((latency, _)) => number(out, millis(latency)),
                     None => out.push(UNSET),
                 },
                 Part::IntegrationStatus => match entry.integration {
-                    Some((_, Some(status))) => number(out, status),
+                    Some((_, Some(status))) => number(out, status.into()),
                     _ => out.push(UNSET),
                 },
             }
@@ -187,6 +188,8 @@ impl Format {
     fn value(&self, value: &[u8], out: &mut Vec<u8>) {
         if value.is_empty() {
             out.push(UNSET);
+        } else if value.iter().all(|&byte| is_plain(byte)) {
+            out.extend_from_slice(value);
         } else {
             for chunk in value.utf8_chunks() {
                 escape(self.escape, chunk.valid(), out);
@@ -282,36 +285,51 @@ fn escape(how: Escape, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-fn number(out: &mut Vec<u8>, number: impl std::fmt::Display) {
-    // Writing to a vector does not fail.
-    let _ = write!(out, "{number}");
+/// Whether a byte stands for itself in every format.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
+}
+
+fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(decimal(number, &mut [0; 20]));
 }
 
 fn millis(ns: u64) -> u64 {
     (ns + 500_000) / 1_000_000
 }
 
-/// `12/Mar/2020:19:03:58 +0000`, made anew once a second.
+/// Texts that many lines in a row have in common.
 #[derive(Debug, Default)]
-pub(super) struct TimeText {
+pub(super) struct Memo {
     second: Option<u64>,
-    text: String,
+    time: String,
+    peer: Option<IpAddr>,
+    address: String,
 }
 
-impl TimeText {
-    fn text(&mut self, unix_ms: u64) -> &str {
+impl Memo {
+    /// `12/Mar/2020:19:03:58 +0000`, made anew once a second.
+    fn time(&mut self, unix_ms: u64) -> &str {
         let second = unix_ms / 1000;
         if self.second != Some(second) {
             self.second = Some(second);
             let time = i64::try_from(second)
                 .ok()
                 .and_then(|second| jiff::Timestamp::from_second(second).ok());
-            self.text = match time {
+            self.time = match time {
                 Some(time) => time.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string(),
                 None => "-".into(),
             };
         }
-        &self.text
+        &self.time
+    }
+
+    fn address(&mut self, peer: IpAddr) -> &str {
+        if self.peer != Some(peer) {
+            self.peer = Some(peer);
+            self.address = peer.to_string();
+        }
+        &self.address
     }
 }
 
@@ -342,7 +360,7 @@ mod tests {
         let mut encoder = Encoder::new(4096);
         let entry = Entry::decode(encoder.encode(1, format.fields(), record)).unwrap();
         let mut out = Vec::new();
-        format.write_line(&entry, &mut TimeText::default(), &mut out);
+        format.write_line(&entry, &mut Memo::default(), &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::entry::{Entry, FieldMask};
 use super::files::Files;
-use super::format::{Format, TimeText};
+use super::format::{Format, Memo};
 use super::ring::{self, Consumer, Producer, Waker};
 
 /// How the log is set up.
@@ -95,10 +95,10 @@ impl Writer {
                         commands,
                         asked: VecDeque::new(),
                         pending: worker_pending,
-                        sinks: HashMap::new(),
+                        sinks: HashMap::default(),
                         files,
                         counts: worker_counts,
-                        clock: TimeText::default(),
+                        memo: Memo::default(),
                         record: Vec::new(),
                     }
                     .run();
@@ -232,10 +232,10 @@ struct Worker {
     /// Fetched and not done yet.
     asked: VecDeque<Command>,
     pending: Arc<AtomicUsize>,
-    sinks: HashMap<u32, (Box<Path>, Format)>,
+    sinks: HashMap<u32, (Box<Path>, Format), ahash::RandomState>,
     files: Files,
     counts: Arc<Counts>,
-    clock: TimeText,
+    memo: Memo,
     record: Vec<u8>,
 }
 
@@ -324,7 +324,7 @@ impl Worker {
         match self.sinks.get(&entry.sink) {
             Some((path, format)) => {
                 self.files
-                    .line(path, |out| format.write_line(&entry, &mut self.clock, out));
+                    .line(path, |out| format.write_line(&entry, &mut self.memo, out));
             }
             None => drop(self.counts.failed.fetch_add(1, Ordering::Relaxed)),
         }
