@@ -1,5 +1,8 @@
 //! Header fields: spans over the received head, and the edits made to them.
 
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+
 use smallvec::SmallVec;
 use tidegate_rt::{Buffer, Chunk};
 
@@ -10,14 +13,84 @@ use super::known::{self, Known};
 #[derive(Debug, Clone)]
 pub struct Fields {
     bytes: Chunk,
-    table: SmallVec<[Field; 20]>,
-    /// The place of the first field of each known name, plus one.
-    first: [u16; known::COUNT],
     /// Where the last field's line ends.
     end: u32,
     /// Every line ends in CRLF, so that lines may be passed on as they came.
     lines_are_strict: bool,
+    parts: Pooled,
+}
+
+/// What is known of the fields. Large, hence never moved: a head passes through several hands.
+#[derive(Debug, Clone)]
+struct Parts {
+    table: SmallVec<[Field; 20]>,
+    /// The place of the first field of each known name, plus one.
+    first: [u16; known::COUNT],
     added: SmallVec<[Added; 4]>,
+}
+
+/// Parts in memory that the thread uses again for the next head.
+#[derive(Debug)]
+struct Pooled(Option<Box<Parts>>);
+
+thread_local! {
+    static UNUSED: RefCell<Vec<Box<Parts>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Memory that a thread keeps for heads, of about 1 KiB each: two for each request that is being answered at a time.
+const KEPT: usize = 256;
+
+impl Pooled {
+    fn new() -> Self {
+        let unused = UNUSED.try_with(|unused| unused.borrow_mut().pop()).ok().flatten();
+        Pooled(Some(unused.unwrap_or_else(|| {
+            Box::new(Parts {
+                table: SmallVec::new(),
+                first: [0; known::COUNT],
+                added: SmallVec::new(),
+            })
+        })))
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let Some(mut parts) = self.0.take() else { return };
+        parts.table.clear();
+        parts.added.clear();
+        parts.first = [0; known::COUNT];
+        // A thread that ends has no use for it.
+        let _ = UNUSED.try_with(|unused| {
+            let mut unused = unused.borrow_mut();
+            if unused.len() < KEPT {
+                unused.push(parts);
+            }
+        });
+    }
+}
+
+impl Clone for Pooled {
+    fn clone(&self) -> Self {
+        let mut new = Pooled::new();
+        new.table.clone_from(&self.table);
+        new.first = self.first;
+        new.added.clone_from(&self.added);
+        new
+    }
+}
+
+impl Deref for Pooled {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        self.0.as_ref().expect("the parts go only when dropped")
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut Parts {
+        self.0.as_mut().expect("the parts go only when dropped")
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +134,8 @@ impl Fields {
         parsed: &[httparse::Header<'_>],
     ) -> Self {
         let base = bytes.as_ptr() as usize;
-        let mut first = [0; known::COUNT];
-        let mut table = SmallVec::with_capacity(parsed.len());
+        let mut parts = Pooled::new();
+        let Parts { table, first, .. } = &mut *parts;
         for (at, header) in parsed.iter().enumerate() {
             let known = Known::from_name(header.name.as_bytes());
             if let Some(known) = known
@@ -83,11 +156,9 @@ impl Fields {
         }
         Fields {
             bytes,
-            table,
-            first,
             end: end as u32,
             lines_are_strict,
-            added: SmallVec::new(),
+            parts,
         }
     }
 
@@ -98,14 +169,14 @@ impl Fields {
 
     /// The values of all fields of a known name, in order.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        let received = match self.first[known as usize] {
+        let received = match self.parts.first[known as usize] {
             0 => &[],
-            first => &self.table[usize::from(first) - 1..],
+            first => &self.parts.table[usize::from(first) - 1..],
         };
         let received = received
             .iter()
             .filter(move |field| field.known == Some(known) && !field.removed);
-        let added = self.added.iter().filter(move |added| known.is(&added.name));
+        let added = self.parts.added.iter().filter(move |added| known.is(&added.name));
         received
             .map(|field| self.value(field))
             .chain(added.map(|added| &*added.value))
@@ -128,6 +199,7 @@ impl Fields {
     /// All fields: the received ones that were not removed, then the added ones.
     pub fn iter(&self) -> impl Iterator<Item = FieldRef<'_>> {
         let received = self
+            .parts
             .table
             .iter()
             .filter(|field| !field.removed)
@@ -136,7 +208,7 @@ impl Fields {
                 name: self.name(field),
                 value: self.value(field),
             });
-        let added = self.added.iter().map(|added| FieldRef {
+        let added = self.parts.added.iter().map(|added| FieldRef {
             known: Known::from_name(&added.name),
             name: &added.name,
             value: &added.value,
@@ -146,7 +218,7 @@ impl Fields {
 
     /// How many fields there are.
     pub fn len(&self) -> usize {
-        self.table.iter().filter(|field| !field.removed).count() + self.added.len()
+        self.parts.table.iter().filter(|field| !field.removed).count() + self.parts.added.len()
     }
 
     /// Whether there is none.
@@ -157,10 +229,12 @@ impl Fields {
     /// Removes every field of a name.
     pub fn remove(&mut self, name: &[u8]) {
         let bytes = &self.bytes;
-        for field in &mut self.table {
+        for field in &mut self.parts.table {
             field.removed |= bytes[field.name_range()].eq_ignore_ascii_case(name);
         }
-        self.added.retain(|added| !added.name.eq_ignore_ascii_case(name));
+        self.parts
+            .added
+            .retain(|added| !added.name.eq_ignore_ascii_case(name));
     }
 
     /// Adds a field after the others. The name must be a token and the value free of control bytes: of the
@@ -168,7 +242,7 @@ impl Fields {
     pub fn append(&mut self, name: impl Into<Chunk>, value: impl Into<Chunk>) {
         let (name, value) = (name.into(), value.into());
         debug_assert!(tidegate_plan::header::is_value(&value) && !name.is_empty());
-        self.added.push(Added { name, value });
+        self.parts.added.push(Added { name, value });
     }
 
     /// Puts one field in the place of all of its name.
@@ -181,20 +255,21 @@ impl Fields {
     /// Gives every field of a name another name, at the end of the fields.
     pub fn rename(&mut self, name: &[u8], to: &Chunk) {
         let mut moved: SmallVec<[Chunk; 2]> = SmallVec::new();
-        for field in &mut self.table {
+        for field in &mut self.parts.table {
             if !field.removed && self.bytes[field.name_range()].eq_ignore_ascii_case(name) {
                 field.removed = true;
                 moved.push(self.bytes.slice(field.value_range()));
             }
         }
         for added in self
+            .parts
             .added
             .iter_mut()
             .filter(|added| added.name.eq_ignore_ascii_case(name))
         {
             added.name = to.clone();
         }
-        self.added.extend(moved.into_iter().map(|value| Added {
+        self.parts.added.extend(moved.into_iter().map(|value| Added {
             name: to.clone(),
             value,
         }));
@@ -220,7 +295,7 @@ impl Fields {
     /// are copied in one piece.
     pub fn write_kept(&self, out: &mut Buffer, mut keep: impl FnMut(FieldRef<'_>) -> bool) {
         let mut run: Option<(usize, usize)> = None;
-        for (at, field) in self.table.iter().enumerate() {
+        for (at, field) in self.parts.table.iter().enumerate() {
             let view = FieldRef {
                 known: field.known,
                 name: self.name(field),
@@ -231,13 +306,13 @@ impl Fields {
             } else if !self.lines_are_strict {
                 write_field(out, view.name, view.value);
             } else {
-                let line_end = self.table.get(at + 1).map_or(self.end, |next| next.name) as usize;
+                let line_end = self.parts.table.get(at + 1).map_or(self.end, |next| next.name) as usize;
                 let start = run.map_or(field.name as usize, |(start, _)| start);
                 run = Some((start, line_end));
             }
         }
         self.flush_run(out, &mut run);
-        for added in &self.added {
+        for added in &self.parts.added {
             let known = Known::from_name(&added.name);
             if keep(FieldRef {
                 known,
