@@ -2,8 +2,11 @@
 
 mod support;
 
-use support::{Api, Backend, Gateway, Kind, get, mock, on_both_drivers, request};
-use tidegate_plan::MethodKey;
+use std::io::Write as _;
+use std::sync::mpsc;
+
+use support::{Api, Backend, Gateway, Kind, get, mock, on_both_drivers, request, wait};
+use tidegate_plan::{Limits, MethodKey};
 
 /// RES-041, RES-167, OBV-234, OBV-237, OBV-238, OBV-241, OBV-258, DEP-001.
 #[test]
@@ -329,4 +332,39 @@ fn a_request_is_explained_without_being_run() {
     assert_eq!(bad.status, 400);
     let relative = gateway.explain("GET", "/test/pets");
     assert!(relative.error.contains("absolute"), "{}", relative.error);
+}
+
+/// D11: a backend that hangs up after each response, without having said so, costs no request: neither one that comes
+/// at once, before the idle connection is watched, nor one that comes after, whatever its method.
+#[test]
+fn a_backend_may_hang_up_between_requests() {
+    on_both_drivers(|driver| {
+        let (ended, hung_up) = mpsc::channel();
+        let backend = Backend::start(move |mut peer| {
+            if peer.request().is_some() {
+                peer.stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    .unwrap();
+            }
+            drop(peer);
+            ended.send(()).unwrap();
+        });
+        for delay in ["1", "10000"] {
+            let mut limits = Limits::default();
+            limits.set("watch-delay", delay).unwrap();
+            let mut gateway = Gateway::with_limits(driver, limits);
+            gateway.deploy(Api::proxy(backend.address));
+            let mut client = gateway.connect();
+            for at in 0..40 {
+                client.send(request("POST", "/test/x", &[], b"once"));
+                assert_eq!(
+                    client.answer().status,
+                    200,
+                    "request {at}, watched after {delay} ms"
+                );
+                // The next request finds the end in place.
+                wait(&hung_up);
+            }
+        }
+    });
 }

@@ -323,6 +323,7 @@ pub enum Limit {
     StreamIdleTimeout,
     IntegrationTimeout,
     DrainTimeout,
+    WatchDelay,
     LingerTimeout,
     LingerBytes,
     ConnectionsPerShard,
@@ -388,7 +389,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 46] = [
+const ROWS: [Row; 47] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -431,6 +432,8 @@ const ROWS: [Row; 46] = [
         "504", "For a backend's answer where the integration sets no time-out (QUO-067)"),
     row(Limit::DrainTimeout, "drain-timeout", Unit::Milliseconds, [30 * SECOND, 0, HOUR],
         "connections closed", "From the signal to stop to the end of the last request"),
+    row(Limit::WatchDelay, "watch-delay", Unit::Milliseconds, [50, 1, 10 * SECOND],
+        "the other side is watched", "A wait, before it is looked whether a waiting client or an idle backend has gone"),
     row(Limit::LingerTimeout, "linger-timeout", Unit::Milliseconds, [2 * SECOND, 0, MINUTE],
         "connection closed", "To read on after an error answer, so that the client sees it"),
     row(Limit::LingerBytes, "linger-bytes", Unit::Bytes, [256 * KIB, 0, 64 * MIB],
@@ -444,7 +447,7 @@ const ROWS: [Row; 46] = [
         "no more is read", "Body bytes held between a reader and a slower writer"),
     row(Limit::UpstreamConnectionsPerTarget, "upstream-connections-per-target", Unit::Count, [1024, 1, 65_536],
         "waits, then 504", "Connections to one backend, over all shards of the node"),
-    row(Limit::UpstreamIdlePerTarget, "upstream-idle-per-target", Unit::Count, [256, 0, 65_536],
+    row(Limit::UpstreamIdlePerTarget, "upstream-idle-per-target", Unit::Count, [1024, 0, 65_536],
         "the oldest is closed", "Idle connections to one backend that a shard keeps"),
     row(Limit::UpstreamIdleTimeout, "upstream-idle-timeout", Unit::Milliseconds, [MINUTE, 0, HOUR],
         "connection closed", "How long an idle connection to a backend is kept"),

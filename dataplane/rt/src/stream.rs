@@ -151,6 +151,31 @@ impl Stream {
         }
     }
 
+    /// Whether neither bytes nor an end nor an error wait to be read: one look, which starts nothing. With a read under
+    /// way only what that has brought counts.
+    pub fn is_quiet(&mut self) -> bool {
+        if self.read.is_armed() {
+            let mut cx = Context::from_waker(Waker::noop());
+            return match self.poll_read(&mut cx) {
+                Poll::Pending => true,
+                Poll::Ready(Ok(Some(chunk))) => {
+                    self.unread.push(chunk);
+                    false
+                }
+                Poll::Ready(_) => false,
+            };
+        }
+        if !self.unread.is_empty() || self.read_end != ReadEnd::Open {
+            return false;
+        }
+        let mut byte = [0_u8; 1];
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        matches!(
+            rustix::net::recv(&*self, &mut byte, flags),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR)
+        )
+    }
+
     /// Hands back bytes that were read too far: the next read returns them first.
     pub fn unread(&mut self, chunk: Chunk) {
         if !chunk.is_empty() {

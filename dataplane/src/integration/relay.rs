@@ -144,6 +144,7 @@ pub(super) async fn ask(
     // What the timer stands for: the client's next bytes, or the backend's progress.
     let mut on_client = false;
     client.timer.set_after(timeout);
+    client.begin_wait();
     poll_fn(|cx| {
         loop {
             let mut moved = false;
@@ -181,7 +182,14 @@ pub(super) async fn ask(
             {
                 return Poll::Ready(Err(Broken::Gone(gone)));
             }
-            match upstream.poll_read(cx) {
+            // A request that is sent whole is sent at once, as a rule, and cannot have been answered before.
+            let answerable = !upload.done || upstream.queued() == 0 || client.waits_long();
+            let read = if answerable {
+                upstream.poll_read(cx)
+            } else {
+                Poll::Pending
+            };
+            match read {
                 Poll::Ready(Ok(Some(chunk))) => {
                     received.append(chunk);
                     moved = true;
@@ -297,6 +305,7 @@ pub(super) async fn stream(
     let mut input: Option<Chunk> = None;
     let mut ended = false;
     let mut last: Option<Instant> = None;
+    client.begin_wait();
     poll_fn(|cx| {
         loop {
             let mut moved = false;

@@ -30,6 +30,17 @@ impl Io {
         }
     }
 
+    /// Whether nothing can be read from a connection that no read is armed on: no byte, no end, no error. Over TLS a
+    /// read is the only way to tell a message of the protocol's own from what it carries.
+    pub fn is_quiet(&mut self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_quiet(),
+            Self::Tls(stream) => stream
+                .poll_read(&mut Context::from_waker(std::task::Waker::noop()))
+                .is_pending(),
+        }
+    }
+
     /// The next bytes, as a future.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use super::dns::{Dns, Resolved};
 use super::io::Io;
 use super::permits::{Endpoint, Endpoints, Permit};
 use super::tls::{ClientConfigs, TlsStream};
+use crate::shard::Lulls;
 
 /// Time-outs and bounds towards upstreams, from the table of limits.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,8 @@ pub struct UpstreamLimits {
     pub connect: Duration,
     /// Waiting for a connection permit.
     pub pool_wait: Duration,
+    /// After which an idle connection is watched.
+    pub watch_delay: Duration,
     /// Longest time that a connection is kept idle.
     pub idle: Duration,
     /// Idle connections kept for one target by one shard.
@@ -62,6 +65,8 @@ pub struct Upstream {
 struct Idle {
     connection: Box<Connection>,
     since: Instant,
+    /// A read is armed, so that its end or a byte wakes the watcher.
+    watched: bool,
 }
 
 /// The addresses of a target.
@@ -117,6 +122,8 @@ pub struct Helpers {
     pub dns: Dns,
     /// This shard's number.
     pub shard: usize,
+    /// Tells when connections have been idle for a while.
+    pub lulls: Rc<Lulls>,
     /// Wakes the task that watches idle connections.
     pub watcher: Rc<RefCell<Waker>>,
 }
@@ -181,18 +188,10 @@ impl Upstream {
             .unwrap_or(Err(ConnectError::TimedOut))
     }
 
-    /// Takes a connection back that can carry another request. It is watched from now on.
+    /// Takes a connection back that can carry another request. It is watched when it has been idle for a while
+    /// (`watch-delay`), and looked at when it is taken before that.
     pub fn check_in(&self, mut connection: Box<Connection>, helpers: &Helpers) {
         connection.reused = true;
-        let watcher = helpers.watcher.borrow();
-        // Anything that can be read from an idle connection, its end included, makes it useless.
-        if connection
-            .io
-            .poll_read(&mut Context::from_waker(&watcher))
-            .is_ready()
-        {
-            return;
-        }
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= self.limits.max_idle {
             return;
@@ -200,9 +199,47 @@ impl Upstream {
         idle.push(Idle {
             connection,
             since: rt::now(),
+            watched: false,
         });
         drop(idle);
+        helpers.lulls.note();
         self.wake_one();
+    }
+
+    /// Begins to watch the connections that were idle already when the last period began, and asks for another period
+    /// where there are younger ones.
+    fn watch_idle(&self, helpers: &Helpers) {
+        let watcher = helpers.watcher.borrow();
+        let mut cx = Context::from_waker(&watcher);
+        let now = rt::now();
+        let mut gone = Vec::new();
+        let mut begun = false;
+        let mut idle = self.idle.borrow_mut();
+        let mut at = 0;
+        while at < idle.len() {
+            let one = &mut idle[at];
+            if !one.watched {
+                if now.saturating_duration_since(one.since) < self.limits.watch_delay {
+                    helpers.lulls.note();
+                } else {
+                    one.watched = true;
+                    begun = true;
+                    // Anything that can be read from an idle connection, its end included, makes it useless.
+                    if one.connection.io.poll_read(&mut cx).is_ready() {
+                        gone.push(idle.remove(at));
+                        continue;
+                    }
+                }
+            }
+            at += 1;
+        }
+        drop(idle);
+        // Dropped with no borrow held: a permit given back may wake a waiter.
+        drop(gone);
+        if begun {
+            // From now on it looks at their age too.
+            watcher.wake_by_ref();
+        }
     }
 
     /// Drops idle connections that ended, spoke, or were idle for too long. Returns whether any is left to watch.
@@ -213,7 +250,7 @@ impl Upstream {
         let mut at = 0;
         while at < idle.len() {
             let expired = now.saturating_duration_since(idle[at].since) >= self.limits.idle;
-            if expired || idle[at].connection.io.poll_read(cx).is_ready() {
+            if expired || idle[at].watched && idle[at].connection.io.poll_read(cx).is_ready() {
                 gone.push(idle.remove(at));
             } else {
                 at += 1;
@@ -270,8 +307,13 @@ impl Upstream {
     fn take_idle(&self) -> Option<Box<Connection>> {
         loop {
             let mut taken = self.idle.borrow_mut().pop()?;
-            let mut cx = Context::from_waker(Waker::noop());
-            if taken.connection.io.poll_read(&mut cx).is_pending() {
+            let quiet = if taken.watched {
+                let mut cx = Context::from_waker(Waker::noop());
+                taken.connection.io.poll_read(&mut cx).is_pending()
+            } else {
+                taken.connection.io.is_quiet()
+            };
+            if quiet {
                 return Some(taken.connection);
             }
         }
@@ -508,6 +550,13 @@ impl Upstreams {
             Poll::<()>::Pending
         })
         .await;
+    }
+
+    /// Begins to watch connections that have been idle for a while.
+    pub fn watch_idle(&self) {
+        for upstream in self.by_target.borrow().values() {
+            upstream.watch_idle(&self.helpers);
+        }
     }
 
     /// Closes every idle connection.

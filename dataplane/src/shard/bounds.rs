@@ -24,6 +24,8 @@ pub struct Bounds {
     pub keep_alive: Duration,
     /// Between two reads of a response's body.
     pub stream_idle: Duration,
+    /// After which a wait is a long one.
+    pub lull: Duration,
     /// To read on after an error answer.
     pub linger: Duration,
     /// What is read on after an error answer, in bytes.
@@ -55,6 +57,7 @@ impl Bounds {
             write_stall: limits.duration(Limit::WriteStallTimeout),
             keep_alive: limits.duration(Limit::KeepAliveTimeout),
             stream_idle: limits.duration(Limit::StreamIdleTimeout),
+            lull: limits.duration(Limit::WatchDelay),
             linger: limits.duration(Limit::LingerTimeout),
             linger_bytes: limits.count(Limit::LingerBytes),
             payload: limits.get(Limit::PayloadBytes),
@@ -65,6 +68,7 @@ impl Bounds {
             response_head: HeadLimits::for_responses(limits),
             upstream: UpstreamLimits {
                 connect: limits.duration(Limit::ConnectTimeout),
+                watch_delay: limits.duration(Limit::WatchDelay),
                 pool_wait: limits.duration(Limit::PoolWaitTimeout),
                 idle: limits.duration(Limit::UpstreamIdleTimeout),
                 max_idle: limits.count(Limit::UpstreamIdlePerTarget),

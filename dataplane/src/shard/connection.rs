@@ -63,6 +63,7 @@ pub struct Client {
     pub finished: bool,
     /// Wakes the connection when something takes too long.
     pub timer: rt::Timer,
+    place: Registered,
     stalled: Option<(Instant, usize)>,
     peer_text: SmallVec<[u8; 46]>,
 }
@@ -95,8 +96,8 @@ enum Next {
 /// Serves a connection to its end.
 pub(super) async fn run(shard: Rc<Shard>, stream: rt::Stream, origin: Origin, _slot: Slot) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    let _registered = Registered::new(&shard, waker);
-    let Some(mut client) = Client::open(shard, stream, origin).await else {
+    let place = Registered::new(&shard, waker);
+    let Some(mut client) = Client::open(shard, place, stream, origin).await else {
         return;
     };
     let mut first = true;
@@ -118,7 +119,7 @@ pub(super) async fn run(shard: Rc<Shard>, stream: rt::Stream, origin: Origin, _s
 }
 
 impl Client {
-    async fn open(shard: Rc<Shard>, stream: rt::Stream, origin: Origin) -> Option<Self> {
+    async fn open(shard: Rc<Shard>, place: Registered, stream: rt::Stream, origin: Origin) -> Option<Self> {
         let mut timer = rt::Timer::new();
         let (io, identity) = match origin.protocol {
             Protocol::Http => (Io::Plain(stream), None),
@@ -138,6 +139,7 @@ impl Client {
             expects_continue: false,
             finished: false,
             timer,
+            place,
             stalled: None,
             peer_text: origin.peer.ip().to_string().into_bytes().into(),
             shard,
@@ -150,6 +152,7 @@ impl Client {
         let shard = Rc::clone(&self.shard);
         let generation = shard.idle_generation();
         let bounds = &shard.bounds;
+        self.begin_wait();
         let mut scanner = Scanner::new();
         let mut begun = false;
         let mut limit = if first { bounds.head } else { bounds.keep_alive };
@@ -191,7 +194,8 @@ impl Client {
                     Poll::Ready(Ok(())) if full => return Poll::Ready(Ok(())),
                     _ => {}
                 }
-                if self.io.queued() < bounds.window {
+                // Read when all is sent, which is at once as a rule: by then the next request may be there.
+                if self.io.queued() == 0 || self.io.queued() < bounds.window && self.place.waits_long() {
                     match self.poll_receive(cx) {
                         Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                         Poll::Ready(Err(_)) => return Poll::Ready(Err(Waited::Close)),
@@ -329,10 +333,25 @@ impl Client {
         self.body.is_done()
     }
 
-    /// Watches the client while it has nothing to say: reads ahead a little, notes its end, and tells when it is gone.
+    /// Begins to wait for something else than before: see [`Client::waits_long`].
+    pub fn begin_wait(&self) {
+        self.place.rests();
+    }
+
+    /// Whether the current wait has become a long one (`watch-delay`), so that it pays to look at what matters in long
+    /// ones only. The task is woken when it has.
+    pub fn waits_long(&self) -> bool {
+        self.place.waits_long()
+    }
+
+    /// Watches the client while it has nothing to say and the wait is a long one: reads ahead a little, notes its end,
+    /// and tells when it is gone.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         if self.shard.stopping() {
             return Poll::Ready(Gone::Stopped);
+        }
+        if !self.place.waits_long() {
+            return Poll::Pending;
         }
         while self.input.as_ref().is_none_or(|input| input.len() < READ_AHEAD) && !self.finished {
             match self.poll_receive(cx) {

@@ -6,6 +6,7 @@ pub mod bounds;
 pub mod clock;
 mod connection;
 pub mod mail;
+mod places;
 mod routes;
 
 use std::cell::{Cell, RefCell};
@@ -25,6 +26,8 @@ pub use accept::Protocol;
 pub use bounds::Bounds;
 pub(crate) use connection::refusal;
 pub use connection::{Client, Gone, Origin};
+pub use places::Lulls;
+pub(crate) use places::Registered;
 pub use routes::{LocalStage, Routes};
 
 use crate::config::{Apply, Change, ConfigMessage};
@@ -38,6 +41,7 @@ use crate::pipeline::ids::Ids;
 use crate::telemetry::{self, ShardCounters};
 use clock::Clock;
 use mail::ShardMessage;
+use places::Places;
 
 /// What a shard is started with. Built on the node's thread, sent to the shard's.
 #[derive(Debug)]
@@ -104,8 +108,10 @@ pub struct Shard {
     gate: Gate,
     epoch: rt::Instant,
     phase: Cell<Phase>,
-    /// One waker a connection, so that draining reaches those that wait for a client.
-    connections: RefCell<Wakers>,
+    /// One place a connection, so that draining reaches those that wait for a client.
+    connections: RefCell<Places>,
+    /// Tells long waits from short ones.
+    lulls: Rc<Lulls>,
     /// Grows with each call to close idle connections.
     idle_generation: Cell<u64>,
 }
@@ -131,9 +137,11 @@ pub async fn run(start: Start) -> io::Result<()> {
     } = start;
     let bounds = Bounds::new(&limits);
     let mut inbox = mail.attach()?;
+    let lulls = Rc::new(Lulls::default());
     let helpers = Helpers {
         dns,
         shard: index,
+        lulls: Rc::clone(&lulls),
         watcher: Rc::new(RefCell::new(Waker::noop().clone())),
     };
     let shard = Rc::new(Shard {
@@ -149,6 +157,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         epoch,
         phase: Cell::new(Phase::Serving),
         connections: RefCell::default(),
+        lulls,
         idle_generation: Cell::new(0),
         bounds,
         limits,
@@ -160,6 +169,8 @@ pub async fn run(start: Start) -> io::Result<()> {
     }
     let watch = Rc::clone(&shard);
     drop(rt::spawn(async move { watch.upstreams.watch().await }));
+    let watch = Rc::clone(&shard);
+    drop(rt::spawn(async move { watch.notice_lulls().await }));
     let settle = Rc::clone(&shard);
     drop(rt::spawn(async move { settle.settle_credits().await }));
 
@@ -288,6 +299,16 @@ impl Shard {
         confirmation.confirm();
     }
 
+    /// Wakes the connections whose wait has become a long one, and has idle connections to backends watched. Never
+    /// returns.
+    async fn notice_lulls(&self) {
+        loop {
+            self.lulls.period(self.bounds.lull).await;
+            self.connections.borrow().notice(&self.lulls);
+            self.upstreams.watch_idle();
+        }
+    }
+
     async fn settle_credits(&self) {
         while !self.draining() {
             rt::sleep(limit::IDLE).await;
@@ -296,59 +317,5 @@ impl Shard {
                 credits.settle_idle(self.limit_time(rt::now()));
             }
         }
-    }
-}
-
-/// The wakers of open connections, by place.
-#[derive(Debug, Default)]
-struct Wakers {
-    places: Vec<Option<Waker>>,
-    vacant: Vec<usize>,
-}
-
-impl Wakers {
-    fn wake_all(&self) {
-        self.places.iter().flatten().for_each(Waker::wake_by_ref);
-    }
-}
-
-/// A connection's place among the shard's. Left when dropped.
-pub(crate) struct Registered {
-    shard: Rc<Shard>,
-    place: usize,
-}
-
-impl Registered {
-    /// Has draining and closing of idle connections wake `waker`.
-    pub(crate) fn new(shard: &Rc<Shard>, waker: Waker) -> Self {
-        let mut connections = shard.connections.borrow_mut();
-        let place = match connections.vacant.pop() {
-            Some(place) => {
-                connections.places[place] = Some(waker);
-                place
-            }
-            None => {
-                connections.places.push(Some(waker));
-                connections.places.len() - 1
-            }
-        };
-        shard.counters().accepted.add(1);
-        shard.counters().connections.increment();
-        Self {
-            shard: Rc::clone(shard),
-            place,
-        }
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        let waker = {
-            let mut connections = self.shard.connections.borrow_mut();
-            connections.vacant.push(self.place);
-            connections.places[self.place].take()
-        };
-        drop(waker);
-        self.shard.counters().connections.decrement();
     }
 }
