@@ -33,11 +33,11 @@ const BROWSER: &[(&str, &str)] = &[
     ("Cookie", "session=0123456789abcdef0123456789abcdef; theme=dark"),
 ];
 
-/// Architecture, invariants: after warm-up a plain proxied request with metrics and access log makes no heap allocation
-/// of its own, nor does an answer without a backend. What all threads of the process make now and then is far less than
-/// one for each ten requests.
+/// Architecture, invariants: after warm-up a plain proxied request with metrics and access log makes one heap
+/// allocation, for the state it has while it lasts; so does an answer without a backend. What all threads of the process
+/// make now and then is far less than one for each ten requests.
 #[test]
-fn a_request_allocates_nothing() {
+fn a_request_makes_one_allocation() {
     on_both_drivers(|driver| {
         let backend = Backend::start(|mut peer| {
             let answer =
@@ -75,7 +75,7 @@ fn a_request_allocates_nothing() {
                 let made = seen.allocations + seen.reallocations;
                 println!("{driver:?} {name}, logged: {logged}: {made} allocations in {COUNTED} requests");
                 assert!(
-                    10 * made <= COUNTED,
+                    10 * made <= 11 * COUNTED,
                     "{made} allocations in {COUNTED} {name} requests on {driver:?}, logged: {logged}"
                 );
             }

@@ -34,6 +34,7 @@ struct Parts {
 struct Pooled(Option<Box<Parts>>);
 
 thread_local! {
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     static UNUSED: RefCell<Vec<Box<Parts>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -98,7 +98,10 @@ async fn attempt(
     let to_head = request::method(x, backend) == "HEAD";
     let mut fresh = false;
     loop {
-        let mut connection = match upstream.checkout(&shard.upstreams.helpers, fresh).await {
+        let mut connection = match upstream
+            .checkout(&shard.upstreams.helpers, fresh, !idempotent)
+            .await
+        {
             Ok(connection) => connection,
             Err(error) => {
                 shard.counters().upstream_connect_failures.add(1);
@@ -123,10 +126,12 @@ async fn attempt(
             Err(Broken::TimedOut) => return Err(Ended::Failure(Failure::TIMED_OUT)),
             Err(Broken::Invalid) => return Err(Ended::Failure(Failure::INVALID_ANSWER)),
             Err(Broken::Upgrade) => return Err(Ended::Failure(Failure::UNSOLICITED_UPGRADE)),
-            // The backend closed an idle connection while the request was on its way to it.
-            Err(Broken::Closed { answered: false })
-                if connection.reused && idempotent && upload.rewind() && upstream.may_retry() =>
-            {
+            // The backend closed an idle connection, before the request or while it was on its way.
+            Err(Broken::Closed { answered: false }) if connection.reused => {
+                upstream.distrust();
+                if !(idempotent && upload.rewind() && upstream.may_retry()) {
+                    return Err(Ended::Failure(Failure::UNREACHABLE));
+                }
                 fresh = true;
             }
             Err(Broken::Closed { .. }) => return Err(Ended::Failure(Failure::UNREACHABLE)),

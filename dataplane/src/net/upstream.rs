@@ -56,6 +56,8 @@ pub struct Upstream {
     tickets: Cell<u64>,
     names: RefCell<Names>,
     name: Arc<str>,
+    /// Until when idle connections are looked at before every use: the target hangs up without having said so.
+    distrusted: Cell<Option<Instant>>,
     /// Which address the next connection begins with.
     turn: Cell<usize>,
     retries: RetryBudget,
@@ -150,6 +152,7 @@ impl Upstream {
             waiters: RefCell::default(),
             tickets: Cell::new(0),
             names: RefCell::new(names),
+            distrusted: Cell::new(None),
             turn: Cell::new(0),
             retries: RetryBudget::new(limits.retry_percent),
         }
@@ -165,13 +168,26 @@ impl Upstream {
         self.retries.take()
     }
 
-    /// A connection: an idle one, else a new one, else the first that comes free.
+    /// An idle connection turned out to be dead when a request was sent on it: for a while they are looked at first,
+    /// which costs each request a system call.
+    pub fn distrust(&self) {
+        self.distrusted.set(Some(rt::now() + DISTRUST));
+    }
+
+    /// A connection: an idle one, else a new one, else the first that comes free. `fresh` asks for one that has carried
+    /// no request; `careful` for one that is known to be open at this moment, as the request cannot be sent twice.
     ///
     /// # Errors
     /// When none can be had in time.
-    pub async fn checkout(&self, helpers: &Helpers, fresh: bool) -> Result<Box<Connection>, ConnectError> {
+    pub async fn checkout(
+        &self,
+        helpers: &Helpers,
+        fresh: bool,
+        careful: bool,
+    ) -> Result<Box<Connection>, ConnectError> {
         self.retries.credit();
-        if !fresh && let Some(connection) = self.take_idle() {
+        let careful = careful || self.distrusted.get().is_some_and(|until| rt::now() < until);
+        if !fresh && let Some(connection) = self.take_idle(careful) {
             return Ok(connection);
         }
         let permit = match self.endpoint.try_acquire() {
@@ -304,14 +320,14 @@ impl Upstream {
         }
     }
 
-    fn take_idle(&self) -> Option<Box<Connection>> {
+    fn take_idle(&self, careful: bool) -> Option<Box<Connection>> {
         loop {
             let mut taken = self.idle.borrow_mut().pop()?;
             let quiet = if taken.watched {
                 let mut cx = Context::from_waker(Waker::noop());
                 taken.connection.io.poll_read(&mut cx).is_pending()
             } else {
-                taken.connection.io.is_quiet()
+                !careful || taken.connection.io.is_quiet()
             };
             if quiet {
                 return Some(taken.connection);
@@ -327,7 +343,7 @@ impl Upstream {
         timer.set_after(self.limits.pool_wait);
         let mut place = Waiting::begin(self);
         let won = poll_fn(|cx| {
-            if let Some(connection) = self.take_idle() {
+            if let Some(connection) = self.take_idle(true) {
                 return Poll::Ready(Won::Connection(connection));
             }
             place.stand(cx.waker());
@@ -601,6 +617,9 @@ impl Upstreams {
             .map(Rc::clone)
     }
 }
+
+/// How long a target is distrusted that hung up on an idle connection.
+const DISTRUST: Duration = Duration::from_secs(60);
 
 /// How often idle connections are looked at for their age.
 const SWEEP: Duration = Duration::from_secs(5);

@@ -83,10 +83,6 @@ pub enum Gone {
     Stopped,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives on the stack for a moment; a box would cost every request"
-)]
 enum Next {
     Request(RequestHead),
     Refuse(Failure),
@@ -103,7 +99,8 @@ pub(super) async fn run(shard: Rc<Shard>, stream: rt::Stream, origin: Origin, _s
     let mut first = true;
     loop {
         let after = match client.next(first).await {
-            Next::Request(head) => pipeline::serve(&mut client, head).await,
+            // On the heap while there is a request: what it needs is most of what a connection would hold when idle.
+            Next::Request(head) => Box::pin(pipeline::serve(&mut client, head)).await,
             Next::Refuse(failure) => pipeline::refuse(&mut client, failure),
             Next::Close => After::Close,
         };
@@ -125,7 +122,8 @@ impl Client {
             Protocol::Http => (Io::Plain(stream), None),
             Protocol::Https => {
                 timer.set_after(shard.bounds.handshake);
-                let (stream, identity) = handshake(&shard, stream, &mut timer).await?;
+                // On the heap for as long as it lasts.
+                let (stream, identity) = Box::pin(handshake(&shard, stream, &mut timer)).await?;
                 (Io::Tls(Box::new(stream)), Some(identity))
             }
         };
@@ -397,7 +395,7 @@ impl Client {
     }
 
     /// Sends what is queued and ends the connection in order.
-    async fn close(mut self) {
+    async fn close(&mut self) {
         self.io.end();
         self.timer.set_after(self.shard.bounds.write_stall);
         let mut timer = std::mem::take(&mut self.timer);
@@ -416,7 +414,7 @@ impl Client {
     }
 
     /// Sends what is queued and ends the connection without the orderly end that TLS has.
-    async fn truncate(mut self) {
+    async fn truncate(&mut self) {
         let mut timer = std::mem::take(&mut self.timer);
         timer.set_after(self.shard.bounds.write_stall);
         let _ = rt::with_deadline(&mut timer, self.io.flush()).await;
@@ -424,7 +422,7 @@ impl Client {
 
     /// Sends what is queued, ends our direction, and reads on for a little, so that the client reads the answer before
     /// it learns that nobody reads its body (decision D14).
-    async fn linger(mut self) {
+    async fn linger(&mut self) {
         self.io.end();
         let bounds = self.shard.bounds;
         let mut timer = std::mem::take(&mut self.timer);
