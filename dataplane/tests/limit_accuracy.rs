@@ -92,6 +92,40 @@ fn a_changed_rate_counts_from_the_moment_of_the_change() {
     );
 }
 
+/// D8, D9: a limit that is redefined again and again while credit is out on the shards, which learn of it late and one
+/// after the other: in no stretch of time is more admitted than the limits of that time allow, and little less.
+#[test]
+fn redefining_a_limit_never_adds_to_it() {
+    println!(
+        "{:>6} {:>5} {:>8} {:>9} {:>10} {:>9} {:>7}",
+        "shards", "seed", "changes", "recalled", "allowed", "admitted", "error"
+    );
+    let mut recalled_all = 0;
+    for shards in [2, 16, 64] {
+        for seed in 1..=4 {
+            let outcome = Redefinitions::new(shards, seed).run();
+            let (allowed, admitted) = (outcome.exact as f64, outcome.admitted as f64);
+            println!(
+                "{shards:>6} {seed:>5} {:>8} {:>9} {allowed:>10} {admitted:>9} {:>6.2}%",
+                outcome.changes,
+                outcome.cut_below_loans,
+                100.0 * (admitted - allowed) / allowed
+            );
+            assert!(
+                outcome.excess <= 1e-5,
+                "{shards} shards, seed {seed}: {} tokens too many",
+                outcome.excess
+            );
+            assert!(
+                (allowed - admitted).abs() <= 0.01 * allowed + 1.0,
+                "{shards} shards, seed {seed}: {admitted} of {allowed}"
+            );
+            recalled_all += outcome.cut_below_loans;
+        }
+    }
+    assert!(recalled_all > 100, "the runs hardly ever met what they are for");
+}
+
 /// Several limits on one request: the wide ones lose nothing to requests that a narrow one refuses.
 #[test]
 fn refusals_of_a_narrow_limit_cost_the_wide_one_nothing() {
@@ -182,6 +216,167 @@ fn threads_together_never_get_more_than_there_is() {
         "{admitted} of {most} after {deployments} deployments"
     );
     println!("{THREADS} threads, {deployments} deployments: {admitted} of {most}");
+}
+
+/// D8: real threads on the real atomics, while the limit shrinks below what is on loan and grows again: nothing is
+/// admitted beside it, and when all is given back the bucket fills up to the brim.
+#[test]
+fn a_limit_that_shrinks_under_threads_leaves_no_loan_behind() {
+    const THREADS: usize = 4;
+    let wide = Limit::new(100_000.0, 400_000).unwrap();
+    let narrow = Limit::new(100_000.0, 20).unwrap();
+    let mut registry = Registry::new(10);
+    let handle = registry.resolve(id("GET"), wide, 0).unwrap();
+    // Each request moves the clock by 20 µs, half of the rate, and now and then by a second: the bucket fills.
+    let clock = AtomicU64::new(0);
+    let admitted = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut credits = Credits::new(THREADS);
+                    credits.install(&handle);
+                    let mut admitted = 0_u64;
+                    for request in 0..200_000 {
+                        let pause = if request % 500 == 0 { 1_000_000_000 } else { 20_000 };
+                        let now = clock.fetch_add(pause, Ordering::Relaxed);
+                        admitted += u64::from(credits.admit(now, &[handle.index()]).is_ok());
+                    }
+                    admitted
+                })
+            })
+            .collect();
+        let mut limits = [narrow, wide].into_iter().cycle();
+        while !threads.iter().all(|thread| thread.is_finished()) {
+            let limit = limits.next().unwrap();
+            registry
+                .resolve(id("GET"), limit, clock.load(Ordering::Relaxed))
+                .unwrap();
+            std::thread::yield_now();
+        }
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum::<u64>()
+    });
+    let end = clock.load(Ordering::Relaxed);
+    let most = 400_000 + end / 10_000;
+    assert!(admitted <= most, "{admitted} of {most}");
+    registry.resolve(id("GET"), wide, end).unwrap();
+    assert_eq!(handle.cell().on_loan(), 0);
+    assert_eq!(handle.cell().level(end + 10_000_000_000), 400_000);
+}
+
+/// Many short lives of one limit, drawn from a seed. In each the bucket fills, shards take credit, the limit is changed,
+/// and a burst comes while some of the shards have not applied the change yet.
+struct Redefinitions {
+    node: Node,
+    random: Random,
+    now: Nanos,
+    /// Sees every request.
+    exact: Exact,
+    /// Is made to admit what the node admits.
+    check: Exact,
+    excess: f64,
+    admitted: u64,
+}
+
+struct Redefined {
+    changes: u64,
+    /// Changes to a burst of less than what was on loan.
+    cut_below_loans: u64,
+    exact: u64,
+    admitted: u64,
+    excess: f64,
+}
+
+impl Redefinitions {
+    fn new(shards: usize, seed: u64) -> Self {
+        let (rate, burst) = (1000.0, 200_000);
+        Self {
+            node: Node::new(shards, Limit::new(rate, burst).unwrap()),
+            random: Random(seed),
+            now: 0,
+            exact: Exact::new(rate, burst as f64),
+            check: Exact::new(rate, burst as f64),
+            excess: f64::MIN,
+            admitted: 0,
+        }
+    }
+
+    fn request(&mut self, shard: usize) {
+        self.exact.take(self.now);
+        if self.node.admit(self.now, shard) {
+            self.admitted += 1;
+            self.excess = self.excess.max(self.check.force(self.now));
+        }
+    }
+
+    fn run(mut self) -> Redefined {
+        const RATES: [f64; 5] = [0.1, 10.0, 1_000.0, 20_000.0, 100_000.0];
+        const BURSTS: [u64; 8] = [1, 5, 40, 400, 3_000, 30_000, 100_000, 200_000];
+        let shards = self.node.shards.len();
+        let (mut changes, mut cut_below_loans) = (0, 0);
+        for _ in 0..200 {
+            // Time for some of the bucket to grow, then requests that leave credit with some of the shards.
+            let share = self.random.below(130) as f64 / 100.0;
+            self.now += (share * self.exact.burst / self.exact.rate * 1e9) as Nanos;
+            self.node.settle(self.now);
+            let touched = self.random.below(shards as u64 + 1) as usize;
+            for _ in 0..self.random.below(40) {
+                for shard in 0..touched {
+                    self.request(shard);
+                }
+                self.now += self.random.below(1_000_000);
+                self.node.settle(self.now);
+            }
+            // One change, or several before any shard hears of them.
+            for _ in 0..=self.random.below(3) {
+                let rate = RATES[self.random.below(RATES.len() as u64) as usize];
+                let burst = BURSTS[self.random.below(BURSTS.len() as u64) as usize];
+                changes += 1;
+                cut_below_loans += u64::from(burst < self.node.handle.cell().on_loan());
+                self.node
+                    .redefine(self.now, Limit::new(rate, burst as i64).unwrap());
+                self.exact.change(self.now, rate, burst as f64);
+                self.check.change(self.now, rate, burst as f64);
+                self.now += self.random.below(2) * self.random.below(100_000);
+            }
+            // The shards apply it one after the other while requests come.
+            let flood = 200 + self.random.below((self.exact.burst as u64).min(2_000) + 1);
+            let mut behind = 0;
+            for request in 0..flood {
+                if behind < shards && self.random.below(flood) < 2 * shards as u64 {
+                    self.node.apply(behind);
+                    behind += 1;
+                }
+                self.request((request as usize * 7) % shards);
+                if self.random.below(50) == 0 {
+                    self.now += self.random.below(20_000_000);
+                    self.node.settle(self.now);
+                }
+            }
+            (behind..shards).for_each(|shard| self.node.apply(shard));
+        }
+        Redefined {
+            changes,
+            cut_below_loans,
+            exact: self.exact.admitted,
+            admitted: self.admitted,
+            excess: self.excess,
+        }
+    }
+}
+
+/// A sequence that a seed decides (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound.max(1)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -378,12 +573,20 @@ impl Node {
 
     /// The stage's plan is built again, and every shard takes it over.
     fn redeploy(&mut self, now: Nanos, limit: Limit) {
+        self.redefine(now, limit);
+        (0..self.shards.len()).for_each(|shard| self.apply(shard));
+    }
+
+    /// What the configuration thread does.
+    fn redefine(&mut self, now: Nanos, limit: Limit) {
         self.handle = self.registry.resolve(id("GET"), limit, now).unwrap();
         self.registry.sweep(now);
-        for credits in &mut self.shards {
-            credits.install(&self.handle);
-            credits.settle_all();
-        }
+    }
+
+    /// What a shard does when it hears of it.
+    fn apply(&mut self, shard: usize) {
+        self.shards[shard].install(&self.handle);
+        self.shards[shard].settle_all();
     }
 }
 

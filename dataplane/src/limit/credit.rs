@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cell::{Cell, Grant, Nanos};
+use super::cell::{Cell, Generation, Grant, Loan, Nanos, Recall};
 use super::registry::{LimitHandle, LimitIndex};
 
 /// After this long without a request a credit goes back to its cell. A shard calls [`Credits::settle_idle`] about
@@ -24,6 +24,9 @@ pub struct Credits {
     /// Indexes of the slots that may hold a loan, so that settling does not walk the whole table.
     on_loan: Vec<LimitIndex>,
     shards: u32,
+    /// The registry's, from the first limit that was installed on.
+    recall: Arc<Recall>,
+    recalls_seen: u64,
 }
 
 impl Credits {
@@ -33,12 +36,19 @@ impl Credits {
             slots: Vec::new(),
             on_loan: Vec::new(),
             shards: u32::try_from(shards.max(1)).unwrap_or(u32::MAX),
+            recall: Arc::default(),
+            recalls_seen: 0,
         }
     }
 
     /// Makes a limit known to this shard. Called when a configuration is applied, before a request can name it;
-    /// calling it again for the same limit changes nothing.
+    /// calling it again for the same limit changes nothing. All limits of a table are of one registry.
     pub fn install(&mut self, handle: &LimitHandle) {
+        let recall = handle.cell().recall();
+        if !Arc::ptr_eq(&self.recall, recall) {
+            self.recalls_seen = recall.count();
+            self.recall = Arc::clone(recall);
+        }
         let slot = handle.index().0 as usize;
         if slot >= self.slots.len() {
             self.slots.resize_with(slot + 1, || None);
@@ -63,6 +73,9 @@ impl Credits {
     ///
     /// Order matters only for which limit is reported: the first that has nothing left.
     pub fn admit(&mut self, now: Nanos, limits: &[LimitIndex]) -> Result<(), Refused> {
+        if self.recall.count() != self.recalls_seen {
+            self.heed_recall();
+        }
         // Look before taking: a request that a narrow limit refuses must not stir the wide one's cache line.
         if let [_, _, ..] = limits {
             for (which, &index) in limits.iter().enumerate() {
@@ -100,6 +113,14 @@ impl Credits {
         self.settle(|_| true);
     }
 
+    /// A limit has shrunk below what it had lent. Which one is not worth telling: it happens when someone changes a
+    /// limit, and costs a shard one walk over its loans.
+    #[cold]
+    fn heed_recall(&mut self) {
+        self.recalls_seen = self.recall.count();
+        self.settle_all();
+    }
+
     fn settle(&mut self, due: impl Fn(&Credit) -> bool) {
         let slots = &mut self.slots;
         self.on_loan.retain(|index| match &mut slots[index.0 as usize] {
@@ -119,7 +140,7 @@ impl Credits {
             return true;
         };
         let admitted = credit.take(now, shards);
-        if credit.lent > 0 && !credit.listed {
+        if credit.loan.tokens > 0 && !credit.listed {
             credit.listed = true;
             self.on_loan.push(index);
         }
@@ -138,7 +159,9 @@ pub struct Credit {
     /// Tokens left of the loan.
     held: u32,
     /// The loan as the cell knows it, spent or not.
-    lent: u32,
+    loan: Loan,
+    /// Which limit the last token from the cell was taken under.
+    generation: Generation,
     used_at: Nanos,
     /// Whether the table's list of loans names this credit.
     listed: bool,
@@ -150,7 +173,8 @@ impl Credit {
         Credit {
             cell,
             held: 0,
-            lent: 0,
+            loan: Loan::default(),
+            generation: Generation::NONE,
             used_at: 0,
             listed: false,
         }
@@ -177,10 +201,14 @@ impl Credit {
         self.used_at = now;
         match self.cell.take(now, shards) {
             Grant::Refused => false,
-            Grant::Unlimited => true,
-            Grant::Token { loan } => {
-                self.held = loan;
-                self.lent = loan;
+            Grant::Unlimited => {
+                self.generation = Generation::NONE;
+                true
+            }
+            Grant::Token { loan, generation } => {
+                self.held = loan.tokens;
+                self.loan = loan;
+                self.generation = generation;
                 true
             }
         }
@@ -188,21 +216,20 @@ impl Credit {
 
     /// Takes the last [`take`](Self::take) back: another limit refused the request.
     fn undo(&mut self) {
-        if self.held < self.lent {
+        if self.held < self.loan.tokens {
             self.held += 1;
         } else {
             // Straight to the cell: a token kept here would be missing on the other shards.
-            self.cell.give_back();
+            self.cell.give_back(self.generation);
         }
     }
 
     /// Gives back what is held.
     fn settle(&mut self) {
-        if self.lent > 0 {
-            self.cell
-                .repay(u64::from(self.lent), u64::from(self.held), self.used_at);
+        if self.loan.tokens > 0 {
+            self.cell.repay(self.loan, u64::from(self.held), self.used_at);
             self.held = 0;
-            self.lent = 0;
+            self.loan = Loan::default();
         }
     }
 }

@@ -5,7 +5,8 @@
 //! gives back what it did not use. How much may be on loan at once is a small share of what the bucket holds, so
 //! a shard that sits on its loan cannot make another refuse more than that share, and loans count as held by the
 //! bucket, so they never add to the burst. When the bucket runs low nothing is lent and each request takes its
-//! own token from the cell.
+//! own token from the cell. When a limit shrinks below what is on loan the loans are void, and shards hear of it before
+//! they use the next token.
 //!
 //! - [`Limit`] is what a stage or method is configured with.
 //! - [`Registry`] belongs to the configuration thread. It keys cells by a [`LimitId`] that survives deployments

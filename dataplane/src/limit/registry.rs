@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cell::{Cell, Limit, Nanos};
+use super::cell::{Cell, Limit, Nanos, Recall};
 
 /// What a limit limits. Stays the same over deployments, so that the bucket does too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +68,7 @@ pub struct Registry {
     free: Vec<LimitIndex>,
     next: u32,
     capacity: usize,
+    recall: Arc<Recall>,
 }
 
 #[derive(Debug)]
@@ -91,6 +92,7 @@ impl Registry {
             free: Vec::new(),
             next: 0,
             capacity: capacity.min(u32::MAX as usize),
+            recall: Arc::default(),
         }
     }
 
@@ -114,7 +116,7 @@ impl Registry {
         });
         let handle = LimitHandle {
             index,
-            cell: Arc::new(Cell::new(limit)),
+            cell: Arc::new(Cell::new(limit, Arc::clone(&self.recall))),
             in_use: Arc::new(()),
         };
         self.limits.insert(
