@@ -17,9 +17,11 @@ fn shard(shards: usize, limits: &[(f64, i64)]) -> (Credits, Vec<LimitHandle>, Ve
         .iter()
         .enumerate()
         .map(|(number, &(rate, burst))| {
-            let id = LimitId::Stage {
+            let id = LimitId::Method {
                 api: number.to_string(),
                 stage: "prod".into(),
+                resource: "/pets".into(),
+                method: "GET".into(),
             };
             registry
                 .resolve(id, Limit::new(rate, burst).expect("a number"), 0)

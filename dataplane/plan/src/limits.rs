@@ -489,7 +489,7 @@ const ROWS: [Row; 47] = [
     row(Limit::MetricSeries, "metric-series", Unit::Count, [50_000, 16, 1_000_000],
         "counted under one overflow series", "Metric series of a node"),
     row(Limit::ThrottleCells, "throttle-cells", Unit::Count, [1_000_000, 16, 16_000_000],
-        "the bundle is refused", "Throttled stages and methods of a node"),
+        "the bundle is refused", "Throttled methods of a node"),
 ];
 
 #[cfg(test)]

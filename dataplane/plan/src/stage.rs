@@ -33,8 +33,6 @@ pub struct StagePlan {
     pub canary: Option<Canary>,
     /// The stage's variables.
     pub variables: Variables,
-    /// The throttle of every method that has none of its own.
-    pub throttle: Option<Throttle>,
     /// Where each request's line goes.
     pub access_log: Option<AccessLog>,
     /// Metric series per method, where a method does not say otherwise.
@@ -235,7 +233,7 @@ pub struct Method {
     pub key: MethodKey,
     /// What answers them.
     pub integration: Integration,
-    /// Its own throttle, instead of the stage's.
+    /// Its throttle, a bucket of its own also where the figures are the stage's for all methods (SEC-078).
     pub throttle: Option<Throttle>,
     /// Whether it has metric series of its own; `None`: as the stage says.
     pub metrics_enabled: Option<bool>,

@@ -59,12 +59,13 @@ pub enum ContentError {
 
 /// A stage's plan.
 pub(super) fn stage(bundle: proto::StageBundle) -> Result<StagePlan, ContentError> {
-    let primary = plan(bundle.primary.ok_or(ContentError::NoPlan)?)?;
+    let all = throttle(bundle.throttle)?;
+    let primary = plan(bundle.primary.ok_or(ContentError::NoPlan)?, all)?;
     let canary = match bundle.canary {
         None => None,
         Some(canary) => {
             let variables = bundle.canary_variables.into_iter().collect();
-            Some(Canary::new(plan(canary)?, bundle.canary_percent, variables)?)
+            Some(Canary::new(plan(canary, all)?, bundle.canary_percent, variables)?)
         }
     };
     Ok(StagePlan {
@@ -77,7 +78,6 @@ pub(super) fn stage(bundle: proto::StageBundle) -> Result<StagePlan, ContentErro
         primary,
         canary,
         variables: bundle.variables.into_iter().collect::<Variables>(),
-        throttle: throttle(bundle.throttle)?,
         access_log: bundle.access_log.map(|log| AccessLog {
             destination: log.destination.into(),
             format: log.format.into(),
@@ -133,13 +133,14 @@ pub(super) fn settings(bundle: proto::SettingsBundle) -> Result<Settings, Conten
     })
 }
 
-fn plan(plan: proto::Plan) -> Result<Plan, ContentError> {
+/// `all`: the throttle of each method that has no setting of its own.
+fn plan(plan: proto::Plan, all: Option<Throttle>) -> Result<Plan, ContentError> {
     let mut builder = PlanBuilder::new(DeploymentId::parse(&plan.deployment_id)?);
     for route in plan.routes {
         let methods = route
             .methods
             .into_iter()
-            .map(|one| method(one, &route.path, &mut builder))
+            .map(|one| method(one, &route.path, all, &mut builder))
             .collect::<Result<Vec<_>, _>>()?;
         builder.route(ResourceId::parse(&route.resource_id)?, &route.path, methods)?;
     }
@@ -153,7 +154,12 @@ fn plan(plan: proto::Plan) -> Result<Plan, ContentError> {
     Ok(builder.finish())
 }
 
-fn method(method: proto::Method, path: &str, builder: &mut PlanBuilder) -> Result<Method, ContentError> {
+fn method(
+    method: proto::Method,
+    path: &str,
+    all: Option<Throttle>,
+    builder: &mut PlanBuilder,
+) -> Result<Method, ContentError> {
     let verb = method.http_method;
     let fails = |error: IntegrationError| ContentError::Integration {
         verb: verb.clone(),
@@ -192,7 +198,11 @@ fn method(method: proto::Method, path: &str, builder: &mut PlanBuilder) -> Resul
     Ok(Method {
         key: MethodKey::parse(&verb)?,
         integration,
-        throttle: throttle(method.throttle)?,
+        // A method that is set to no limit has none, whatever the others have (DEP-077).
+        throttle: match method.throttle {
+            None => all,
+            own => throttle(own)?,
+        },
         metrics_enabled: method.metrics_enabled,
         operation_name: Some(method.operation_name)
             .filter(|name| !name.is_empty())

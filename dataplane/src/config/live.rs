@@ -190,26 +190,13 @@ fn live(
 ) -> Result<Live, ResolveError> {
     let (api, name) = (stage.api.as_str().to_owned(), stage.stage.as_str().to_owned());
     let mut handles = Vec::with_capacity(2);
-    // SEC-078: the stage's figures hold for every method that has none of its own, one bucket for all of those.
-    let own = method.throttle.map(|throttle| {
+    if let Some(throttle) = method.throttle {
         let id = LimitId::Method {
             api: api.clone(),
             stage: name.clone(),
             resource: path.to_owned(),
             method: method.key.as_str().to_owned(),
         };
-        (id, throttle)
-    });
-    let whole = stage.throttle.map(|throttle| {
-        (
-            LimitId::Stage {
-                api: api.clone(),
-                stage: name.clone(),
-            },
-            throttle,
-        )
-    });
-    if let Some((id, throttle)) = own.or(whole) {
         handles.push(resolver.limits.resolve(id, limit_of(throttle)?, resolver.now)?);
     }
     handles.extend(resolver.account.clone());

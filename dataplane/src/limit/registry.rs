@@ -16,14 +16,8 @@ pub enum LimitId {
         /// The region's name.
         region: String,
     },
-    /// One stage, all methods together.
-    Stage {
-        /// The API's id.
-        api: String,
-        /// The stage's name.
-        stage: String,
-    },
-    /// One method of one resource in one stage (SEC-078).
+    /// One method of one resource in one stage: what is set for a whole stage is set for each of its methods
+    /// (SEC-077, SEC-078).
     Method {
         /// The API's id.
         api: String,

@@ -1,4 +1,4 @@
-//! Request limits: of the method, of the stage, of the account (SEC-077).
+//! Request limits: of the method, of the account (SEC-077).
 
 use super::exchange::Exchange;
 use super::failure::Failure;

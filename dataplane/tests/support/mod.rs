@@ -551,7 +551,6 @@ pub fn stage(primary: Plan) -> StagePlan {
         primary,
         canary: None,
         variables: Default::default(),
-        throttle: None,
         access_log: None,
         metrics_enabled: false,
         node_selector: Vec::new(),

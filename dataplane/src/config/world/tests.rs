@@ -376,6 +376,45 @@ async fn handing_over_is_patient_but_not_with_the_dead() {
     assert!(matches!(outcome, Err(WorldError::ShardGone)), "{outcome:?}");
 }
 
+/// SEC-078, DEP-068, DEP-077: a stage's throttle holds for each of its methods by itself; a method's own goes before it,
+/// no limit too.
+#[tokio::test]
+async fn a_stages_throttle_is_one_for_each_method() {
+    let directory = tempfile::tempdir().unwrap();
+    let shards = Arc::new(Shards::default());
+    let mut world = world(directory.path(), &shards);
+    let figures = |rate, burst| Some(Throttle { rate, burst });
+    let mut content = StageBundle {
+        throttle: figures(5.0, 5),
+        ..stage("a", "x")
+    };
+    let methods = &mut content.primary.as_mut().unwrap().routes[0].methods;
+    for (verb, own) in [
+        ("PUT", None),
+        ("POST", figures(1.0, 1)),
+        ("DELETE", figures(-1.0, -1)),
+    ] {
+        let mut method = methods[0].clone();
+        method.http_method = verb.into();
+        method.throttle = own;
+        methods.push(method);
+    }
+    world
+        .take(delta(1, vec![bundle(BundleKind::Stage, "a/prod", 1, content)]))
+        .await
+        .unwrap();
+    let stages = shards.stages.lock().unwrap();
+    let bursts: Vec<_> = stages["a/prod"]
+        .limit_handles()
+        .map(|handle| handle.cell().level(0))
+        .collect();
+    assert_eq!(bursts, [5, 5, 1]);
+    let of = |method| stages["a/prod"].limits(false, 0, method).to_vec();
+    assert_eq!((of(0).len(), of(1).len(), of(2).len()), (1, 1, 1));
+    assert_ne!(of(0), of(1));
+    assert_eq!(of(3), []);
+}
+
 /// D9: the account's limit reaches the stages that are there, and buckets are the same over versions.
 #[tokio::test]
 async fn the_accounts_limit_reaches_every_stage() {
