@@ -4,19 +4,17 @@ use std::rc::Rc;
 
 use tidegate_plan::integration::{HttpBackend, ResponseSelection};
 use tidegate_rt as rt;
-use tidegate_rt::{Buffer, Chunk};
 
 use super::headers::{self, Rule};
 use super::relay::{self, Answer, Broken, Upload};
 use super::request;
-use crate::http::chunked::{CHUNK_END, ChunkPrefix, LAST_CHUNK};
 use crate::http::{Decoded, Decoder, Framing, HeadWriter, Known, ResponseHead};
 use crate::net::upstream::{Connection, Upstream};
 use crate::pipeline::exchange::{Called, Exchange};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::response::{HEAD_ROOM, own};
 use crate::pipeline::{After, gateway_response, probe};
-use crate::shard::{Client, Gone, LocalStage};
+use crate::shard::{Client, Delivery, Gone, LocalStage};
 
 /// Which rules hold between client and backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,13 +183,13 @@ async fn respond(
     let status = selected.map_or(head.status(), |selected| selected.status.code());
     // RFC 9112 section 6.3: these have no body, whatever the backend sent.
     let bodiless = x.is_head() || matches!(status, 204 | 304);
-    let read = uploaded && client.body.is_done();
-    x.keep_alive &= read && !client.finished && !shard.draining();
+    let read = uploaded && client.body_is_done();
+    x.keep_alive &= read && !client.is_finished() && !shard.draining();
     let delivery = match framing {
         _ if bodiless => Delivery::None,
         Framing::Empty => Delivery::Length(0),
         Framing::Length(length) => Delivery::Length(length),
-        Framing::Chunked | Framing::UntilClose if x.is_http11() => Delivery::Chunked,
+        Framing::Chunked | Framing::UntilClose if !x.is_http10() => Delivery::Streamed,
         Framing::Chunked | Framing::UntilClose => {
             x.keep_alive = false;
             Delivery::Close
@@ -201,8 +199,18 @@ async fn respond(
 
     let mut decoder = Decoder::new(framing, &shard.limits);
     let small = rest.as_ref().map_or(0, |rest| rest.len().min(SMALL));
-    let mut out = Buffer::with_capacity(HEAD_ROOM + 1024 + small);
-    write_head(x, client, &mut out, &head, status, selected, kind, delivery);
+    let mut response = client.response(status, HEAD_ROOM + 1024 + small);
+    write_head(
+        x,
+        client,
+        response.head(),
+        &head,
+        status,
+        selected,
+        kind,
+        delivery,
+    );
+    client.begin(response, delivery);
 
     // What came with the head: copied behind it where it is small, so that one send carries both.
     let mut complete = decoder.is_done();
@@ -214,43 +222,21 @@ async fn respond(
         match decoded {
             Ok(Decoded::Data(chunk)) => {
                 x.outcome.length += chunk.len() as u64;
-                if out.remaining_capacity() >= chunk.len() + 24 && chunk.len() <= SMALL {
-                    deliver(&mut out, &chunk, delivery);
-                } else if delivery != Delivery::None {
-                    if delivery == Delivery::Chunked {
-                        out.extend_from_slice(ChunkPrefix::new(chunk.len()).as_ref());
-                    }
-                    client.io.queue(out.split());
-                    client.io.queue(chunk);
-                    if delivery == Delivery::Chunked {
-                        out.extend_from_slice(CHUNK_END);
-                    }
-                }
+                client.part(chunk);
                 complete = decoder.is_done();
             }
             Ok(Decoded::End) => complete = true,
             Ok(Decoded::More) => {}
-            Err(_) => {
-                client.io.queue(out.freeze());
-                return died(x, client, delivery);
-            }
+            Err(_) => return died(x, client, delivery),
         }
     }
-    if complete && delivery == Delivery::Chunked {
-        out.extend_from_slice(LAST_CHUNK);
+    if complete {
+        client.end();
     }
-    client.io.queue(out.freeze());
     // What follows an answer that nobody asked for cannot be the next one's.
     connection.spoiled |= rest.is_some();
     if !complete {
-        let streamed = relay::stream(
-            client,
-            &mut connection.io,
-            &mut decoder,
-            delivery,
-            &mut x.outcome.length,
-        )
-        .await;
+        let streamed = relay::stream(client, &mut connection.io, &mut decoder, &mut x.outcome.length).await;
         match streamed {
             Ok(clean) => connection.spoiled |= !clean,
             Err(Broken::Gone(_)) => {
@@ -279,38 +265,13 @@ fn died(x: &mut Exchange<'_>, client: &Client, delivery: Delivery) -> After {
     tracing::debug!(peer = %client.origin.peer, "a backend died within its response");
     match delivery {
         // The missing bytes or the missing last chunk tell, where an end of the connection alone would not.
-        Delivery::Length(_) | Delivery::Chunked => After::Truncated,
+        Delivery::Length(_) | Delivery::Streamed => After::Truncated,
         Delivery::Close | Delivery::None => After::Reset,
     }
 }
 
-/// How the body goes to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
-    /// Not at all.
-    None,
-    /// As many bytes as the head says.
-    Length(u64),
-    /// In chunks.
-    Chunked,
-    /// Until the connection ends (HTTP/1.0).
-    Close,
-}
-
-/// Body bytes that are copied behind the head instead of sent from where they are.
+/// Body bytes that a response's head is given room for.
 const SMALL: usize = 8 * 1024;
-
-fn deliver(out: &mut Buffer, data: &Chunk, delivery: Delivery) {
-    match delivery {
-        Delivery::None => {}
-        Delivery::Chunked => {
-            out.extend_from_slice(ChunkPrefix::new(data.len()).as_ref());
-            out.extend_from_slice(data);
-            out.extend_from_slice(CHUNK_END);
-        }
-        Delivery::Length(_) | Delivery::Close => out.extend_from_slice(data),
-    }
-}
 
 #[expect(
     clippy::too_many_arguments,
@@ -319,7 +280,7 @@ fn deliver(out: &mut Buffer, data: &Chunk, delivery: Delivery) {
 fn write_head(
     x: &Exchange<'_>,
     client: &Client,
-    out: &mut Buffer,
+    mut writer: HeadWriter<'_>,
     head: &ResponseHead,
     status: u16,
     selected: Option<&ResponseSelection>,
@@ -328,7 +289,6 @@ fn write_head(
 ) {
     let shard = &client.shard;
     let now = rt::now();
-    let mut writer = HeadWriter::response(out, status);
     own(
         &mut writer,
         &shard.clock.date(now),
@@ -384,7 +344,7 @@ fn write_head(
         Delivery::Length(length) => {
             writer.number(b"Content-Length", length);
         }
-        Delivery::Chunked => {
+        Delivery::Streamed => {
             writer.field(b"Transfer-Encoding", b"chunked");
         }
         Delivery::Close => {}
@@ -397,5 +357,4 @@ fn write_head(
             }
         }
     }
-    writer.end();
 }

@@ -5,13 +5,11 @@ use std::task::Poll;
 
 use tidegate_plan::integration::Mock;
 use tidegate_rt as rt;
-use tidegate_rt::Buffer;
 
-use crate::http::HeadWriter;
 use crate::pipeline::After;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::response::{HEAD_ROOM, own};
-use crate::shard::Client;
+use crate::shard::{Client, Delivery};
 
 /// Answers at once; what the client still sends is read and dropped, so that the connection can go on.
 pub(super) async fn answer(x: &mut Exchange<'_>, client: &mut Client, mock: &Mock) -> After {
@@ -20,11 +18,11 @@ pub(super) async fn answer(x: &mut Exchange<'_>, client: &mut Client, mock: &Moc
     if !read && x.keep_alive {
         read = discard(client).await;
     }
-    x.keep_alive &= read && !client.finished;
+    x.keep_alive &= read && !client.is_finished();
     let status = mock.status.code();
     let body = &*mock.body;
-    let mut out = Buffer::with_capacity(HEAD_ROOM + body.len());
-    let mut head = HeadWriter::response(&mut out, status);
+    let mut response = client.response(status, HEAD_ROOM + body.len());
+    let mut head = response.head();
     own(
         &mut head,
         &client.shard.clock.date(rt::now()),
@@ -50,13 +48,12 @@ pub(super) async fn answer(x: &mut Exchange<'_>, client: &mut Client, mock: &Moc
     if has_body {
         head.number(b"Content-Length", body.len() as u64);
     }
-    head.end();
-    if has_body && !x.is_head() {
-        out.extend_from_slice(body);
-        x.outcome.length = body.len() as u64;
-    }
+    let length = if has_body && !x.is_head() { body.len() } else { 0 };
+    client.begin(response, Delivery::whole(length as u64));
+    client.part_from_slice(&body[..length]);
+    client.end();
     x.outcome.status = status;
-    client.io.queue(out.freeze());
+    x.outcome.length = length as u64;
     match (x.keep_alive, read) {
         (true, _) => After::Next,
         (false, true) => After::Close,

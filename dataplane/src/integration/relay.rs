@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 use tidegate_rt as rt;
 use tidegate_rt::{Buffer, Chunk, Instant};
 
-use super::http::Delivery;
 use crate::http::chunked::{CHUNK_END, ChunkPrefix, LAST_CHUNK};
 use crate::http::{Decoded, Decoder, Framing, HeadLimits, ResponseHead, Scanner};
 use crate::net::io::Io;
@@ -109,7 +108,7 @@ impl Upload {
 
 fn queue_body(upstream: &mut Io, part: Chunk, framing: Framing) {
     if framing == Framing::Chunked {
-        upstream.queue(chunk_size(part.len()));
+        upstream.queue(Chunk::copy_from_slice(ChunkPrefix::new(part.len()).as_ref()));
         upstream.queue(part);
         upstream.queue(Chunk::from_static(CHUNK_END));
     } else {
@@ -121,11 +120,6 @@ fn queue_end(upstream: &mut Io, framing: Framing) {
     if framing == Framing::Chunked {
         upstream.queue(Chunk::from_static(LAST_CHUNK));
     }
-}
-
-/// A chunk's size line, to be queued.
-pub(super) fn chunk_size(size: usize) -> Chunk {
-    Chunk::copy_from_slice(ChunkPrefix::new(size).as_ref())
 }
 
 /// Sends the request and waits for the final answer's head. The body goes up meanwhile; an answer that comes first
@@ -297,7 +291,6 @@ pub(super) async fn stream(
     client: &mut Client,
     upstream: &mut Io,
     decoder: &mut Decoder,
-    delivery: Delivery,
     length: &mut u64,
 ) -> Result<bool, Broken> {
     let shard = std::rc::Rc::clone(&client.shard);
@@ -309,22 +302,20 @@ pub(super) async fn stream(
     poll_fn(|cx| {
         loop {
             let mut moved = false;
-            while !ended && client.io.queued() < bounds.window {
+            while !ended && client.queued() < bounds.window {
                 match poll_part(cx, upstream, decoder, &mut input) {
                     Poll::Ready(Ok(Some(part))) => {
                         *length += part.len() as u64;
                         if *length > bounds.payload {
                             return Poll::Ready(Err(Broken::Invalid));
                         }
-                        queue_part(client, part, delivery);
+                        client.part(part);
                         last = None;
                         moved = true;
                     }
                     Poll::Ready(Ok(None)) => {
                         ended = true;
-                        if delivery == Delivery::Chunked {
-                            client.io.queue(Chunk::from_static(LAST_CHUNK));
-                        }
+                        client.end();
                     }
                     Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
                     Poll::Pending => break,
@@ -333,12 +324,12 @@ pub(super) async fn stream(
             if ended {
                 return Poll::Ready(Ok(input.is_none()));
             }
-            let full = client.io.queued() >= bounds.window;
+            let full = client.queued() >= bounds.window;
             if let Poll::Ready(Err(_)) = client.poll_send(cx) {
                 return Poll::Ready(Err(Broken::Gone(Gone::Aborted)));
             }
             // Where sending has made room, the backend is asked again: nobody would wake us for what it has sent.
-            if moved || (full && client.io.queued() < bounds.window) {
+            if moved || (full && client.queued() < bounds.window) {
                 continue;
             }
             if let Poll::Ready(gone) = client.poll_gone(cx) {
@@ -358,18 +349,6 @@ pub(super) async fn stream(
         }
     })
     .await
-}
-
-fn queue_part(client: &mut Client, part: Chunk, delivery: Delivery) {
-    match delivery {
-        Delivery::None => {}
-        Delivery::Length(_) | Delivery::Close => client.io.queue(part),
-        Delivery::Chunked => {
-            client.io.queue(chunk_size(part.len()));
-            client.io.queue(part);
-            client.io.queue(Chunk::from_static(CHUNK_END));
-        }
-    }
 }
 
 /// The next part of a body; `None` at its end.

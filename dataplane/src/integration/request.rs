@@ -286,8 +286,7 @@ fn context<'x>(x: &'x Exchange<'_>, client: &'x Client, name: &str) -> Option<Co
         "resourcePath" => x.route()?.path().as_bytes(),
         "resourceId" => x.route()?.resource().as_str().as_bytes(),
         "domainName" => x.host,
-        "protocol" if x.is_http11() => b"HTTP/1.1",
-        "protocol" => b"HTTP/1.0",
+        "protocol" => x.protocol(),
         "identity.sourceIp" => client.peer_text(),
         "identity.userAgent" => x.head.fields().get(Known::UserAgent)?,
         "requestTimeEpoch" => {

@@ -115,9 +115,17 @@ impl<'h> Exchange<'h> {
         self.verb == Some(Verb::Head)
     }
 
-    /// The client speaks HTTP/1.1.
-    pub fn is_http11(&self) -> bool {
-        self.head.version() == Version::Http11
+    /// The client speaks HTTP/1.0, and knows no body with an end of its own but the connection's.
+    pub fn is_http10(&self) -> bool {
+        self.head.version() == Version::Http10
+    }
+
+    /// `$context.protocol`: `HTTP/1.1` for HTTP/2 too (VTL-329, OBS-086).
+    pub fn protocol(&self) -> &'static [u8] {
+        match self.head.version() {
+            Version::Http10 => b"HTTP/1.0",
+            Version::Http11 => b"HTTP/1.1",
+        }
     }
 
     /// The plan that the request runs.

@@ -15,7 +15,7 @@ use super::failure::Failure;
 use super::locate::stage_of;
 use crate::config::ProbeCall;
 use crate::http::{Framing, HeadLimits, RequestHead};
-use crate::shard::{LocalStage, Shard, refusal};
+use crate::shard::{LocalStage, Shard};
 
 /// Longest URL and headers that are taken, in bytes: far over the bounds of requests, so that those answer.
 const INPUT_MAX: usize = 256 * 1024;
@@ -89,7 +89,7 @@ fn head(shard: &Shard, probe: &Probe, steps: &mut Steps) -> Result<Result<Reques
     let limits = HeadLimits::for_requests(&shard.limits);
     Ok(
         RequestHead::parse(rt::Chunk::from(text.into_bytes()), &limits).map_err(|error| {
-            let status = steps.refuse("read", refusal(error));
+            let status = steps.refuse("read", error.into());
             steps.push("read", error.to_string());
             status
         }),

@@ -2,6 +2,8 @@
 
 use tidegate_plan::ResponseType;
 
+use crate::http::RequestError;
+
 /// A reason, as the client is told it. Where it has a response type an API can override the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
@@ -147,6 +149,20 @@ impl Failure {
         match self.status {
             500.. => ("{\"message\": \"", "\"}"),
             _ => ("{\"message\":\"", "\"}"),
+        }
+    }
+}
+
+/// What a client is told that sent no proper head.
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        match error.status() {
+            414 => Failure::URI_TOO_LONG,
+            417 => Failure::EXPECTATION_FAILED,
+            431 => Failure::HEADERS_TOO_LARGE,
+            501 => Failure::NOT_IMPLEMENTED,
+            505 => Failure::VERSION,
+            _ => Failure::BAD_REQUEST,
         }
     }
 }

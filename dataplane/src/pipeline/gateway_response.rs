@@ -8,8 +8,8 @@ use super::After;
 use super::exchange::Exchange;
 use super::failure::Failure;
 use super::response::{HEAD_ROOM, own};
-use crate::http::{HeadWriter, Known};
-use crate::shard::Client;
+use crate::http::Known;
+use crate::shard::{Client, Delivery};
 
 const JSON: &str = "application/json";
 
@@ -17,7 +17,7 @@ const JSON: &str = "application/json";
 pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> After {
     x.fail(failure);
     let read = client.discard_received() && !failure.fatal;
-    x.keep_alive &= read && !client.finished && !client.shard.draining();
+    x.keep_alive &= read && !client.is_finished() && !client.shard.draining();
     let overrides = match failure.kind {
         Some(kind) => x.plan().map(|plan| plan.gateway_responses()).and_then(|all| {
             let own = all.get(kind);
@@ -51,8 +51,8 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
         }
     };
     let now = rt::now();
-    let mut out = Buffer::with_capacity(HEAD_ROOM + body.len());
-    let mut head = HeadWriter::response(&mut out, status);
+    let mut response = client.response(status, HEAD_ROOM + body.len());
+    let mut head = response.head();
     own(
         &mut head,
         &client.shard.clock.date(now),
@@ -70,12 +70,14 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
         head.field(b"Content-Type", media_type.as_bytes());
     }
     head.number(b"Content-Length", body.len() as u64);
-    head.end();
-    let length = if x.is_head() { 0 } else { body.len() };
-    out.extend_from_slice(&body[..length]);
+    let length = if x.is_head() { 0 } else { body.len() as u64 };
+    client.begin(response, Delivery::whole(length));
+    if length > 0 {
+        client.part(body.freeze());
+    }
+    client.end();
     x.outcome.status = status;
-    x.outcome.length = length as u64;
-    client.io.queue(out.freeze());
+    x.outcome.length = length;
     match (x.keep_alive, read) {
         (true, _) => After::Next,
         (false, true) => After::Close,
@@ -87,8 +89,9 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
 pub fn refuse(client: &mut Client, failure: Failure) {
     let shard = &client.shard;
     let (before, after) = failure.default_body();
-    let mut out = Buffer::with_capacity(HEAD_ROOM);
-    let mut head = HeadWriter::response(&mut out, failure.status);
+    let length = before.len() + failure.message.len() + after.len();
+    let mut response = client.response(failure.status, HEAD_ROOM);
+    let mut head = response.head();
     own(
         &mut head,
         &shard.clock.date(rt::now()),
@@ -98,15 +101,12 @@ pub fn refuse(client: &mut Client, failure: Failure) {
     );
     head.field(b"x-amzn-ErrorType", failure.error_type.as_bytes())
         .field(b"Content-Type", JSON.as_bytes());
-    head.number(
-        b"Content-Length",
-        (before.len() + failure.message.len() + after.len()) as u64,
-    );
-    head.end();
+    head.number(b"Content-Length", length as u64);
+    client.begin(response, Delivery::whole(length as u64));
     for part in [before, failure.message, after] {
-        out.extend_from_slice(part.as_bytes());
+        client.part_from_slice(part.as_bytes());
     }
-    client.io.queue(out.freeze());
+    client.end();
 }
 
 /// The template for a request: of the first media type that it accepts, else JSON's, else the first.
@@ -198,7 +198,7 @@ fn variable(x: &Exchange<'_>, client: &Client, failure: &Failure, name: &str, ou
             .unwrap_or_default()
             .as_bytes()),
         "domainName" => put(x.host),
-        "protocol" => put(if x.is_http11() { b"HTTP/1.1" } else { b"HTTP/1.0" }),
+        "protocol" => put(x.protocol()),
         "identity.sourceIp" => put(client.origin.peer.ip().to_string().as_bytes()),
         "identity.userAgent" => put(x.head.fields().get(Known::UserAgent).unwrap_or_default()),
         _ => {}

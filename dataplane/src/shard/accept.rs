@@ -10,7 +10,8 @@ use std::time::Duration;
 use tidegate_rt as rt;
 
 use super::Shard;
-use super::connection::{self, Origin};
+use super::client::Origin;
+use super::connection;
 
 /// How long accepting rests after an error that a new attempt would meet at once (no descriptors, no memory).
 const REST: Duration = Duration::from_millis(50);

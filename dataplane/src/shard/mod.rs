@@ -3,8 +3,10 @@
 
 mod accept;
 pub mod bounds;
+mod client;
 pub mod clock;
 mod connection;
+mod http1;
 pub mod mail;
 mod places;
 mod routes;
@@ -24,8 +26,7 @@ use tidegate_rt as rt;
 use accept::Gate;
 pub use accept::Protocol;
 pub use bounds::Bounds;
-pub(crate) use connection::refusal;
-pub use connection::{Client, Gone, Origin};
+pub use client::{Client, Delivery, Gone, Origin, Response};
 pub use places::Lulls;
 pub(crate) use places::Registered;
 pub use routes::{LocalStage, Routes};

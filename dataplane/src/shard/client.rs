@@ -1,0 +1,331 @@
+//! A client, as the life of a request sees it. Which version of HTTP it speaks is decided below this line: the
+//! pipeline and the integrations ask for a body, write a response and watch for the client's end, and no more.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use smallvec::SmallVec;
+use tidegate_rt as rt;
+use tidegate_rt::{Buffer, Chunk, Instant};
+
+use super::http1::Http1;
+use super::{Protocol, Shard};
+use crate::http::{Framing, HeadWriter, RequestHead};
+use crate::net::tls::Certificates;
+use crate::pipeline::After;
+use crate::pipeline::failure::Failure;
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// The peer, from TCP and nothing else (OBS-087).
+    pub peer: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Both ends are on this machine's loopback.
+    pub loopback: bool,
+    /// The port it came in by.
+    pub port: u16,
+}
+
+/// What a TLS connection was made for (decision D18).
+#[derive(Debug)]
+pub struct Identity {
+    /// The name that the client asked for.
+    pub server_name: Option<Box<str>>,
+    /// The certificates of that moment.
+    pub certificates: Arc<Certificates>,
+}
+
+/// A client and its current exchange.
+pub struct Client {
+    /// The shard it lives on.
+    pub shard: Rc<Shard>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What its TLS was made for.
+    pub identity: Option<Rc<Identity>>,
+    /// How the body of the current request ends.
+    pub framing: Framing,
+    /// Wakes the exchange when something takes too long.
+    pub timer: rt::Timer,
+    stall: Stall,
+    peer_text: SmallVec<[u8; 46]>,
+    wire: Wire,
+}
+
+/// What the client speaks. An enumeration, so that HTTP/1 pays one predictable branch for the other.
+pub(super) enum Wire {
+    /// A connection with one request after the other.
+    Http1(Http1),
+}
+
+/// Why the client's side of an exchange ended early.
+#[derive(Debug)]
+pub enum Gone {
+    /// It reset the connection, or ended it within a body.
+    Aborted,
+    /// Its body is not what its head says.
+    Malformed,
+    /// Its body is over the bound.
+    TooLarge,
+    /// It took too long to send its body.
+    TooSlow,
+    /// The shard stops.
+    Stopped,
+}
+
+/// What comes next from a client.
+pub(super) enum Next {
+    /// A request.
+    Request(RequestHead),
+    /// Something that is answered and is none.
+    Refuse(Failure),
+    /// Nothing more.
+    Close,
+}
+
+/// How a response's body goes to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Not at all.
+    None,
+    /// As many bytes as the head says.
+    Length(u64),
+    /// With an end of its own: in chunks over HTTP/1.1.
+    Streamed,
+    /// Until the connection ends (HTTP/1.0).
+    Close,
+}
+
+impl Delivery {
+    /// A body whose length is known, none included.
+    pub fn whole(length: u64) -> Self {
+        match length {
+            0 => Delivery::None,
+            length => Delivery::Length(length),
+        }
+    }
+}
+
+/// The head of a response that is being written.
+pub struct Response(pub(super) ResponseHead);
+
+pub(super) enum ResponseHead {
+    /// As text, with room for a small body behind it.
+    Text(Buffer),
+}
+
+impl Response {
+    /// Writes fields.
+    pub fn head(&mut self) -> HeadWriter<'_> {
+        match &mut self.0 {
+            ResponseHead::Text(out) => HeadWriter::resume(out),
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn new(shard: Rc<Shard>, origin: Origin, identity: Option<Rc<Identity>>, wire: Wire) -> Self {
+        Self {
+            origin,
+            identity,
+            framing: Framing::Empty,
+            timer: rt::Timer::new(),
+            stall: Stall::default(),
+            peer_text: origin.peer.ip().to_string().into_bytes().into(),
+            wire,
+            shard,
+        }
+    }
+
+    /// The peer's address as text.
+    pub fn peer_text(&self) -> &[u8] {
+        &self.peer_text
+    }
+
+    /// The next request. Sends what is queued before it waits, so that the answers to pipelined requests that need no
+    /// waiting leave together.
+    pub(super) async fn next(&mut self, first: bool) -> Next {
+        match &mut self.wire {
+            Wire::Http1(wire) => {
+                wire.next(&self.shard, &mut self.timer, &mut self.stall, first)
+                    .await
+            }
+        }
+    }
+
+    /// Sends what is queued and ends the connection as the last exchange left it.
+    pub(super) async fn finish(&mut self, after: After) {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.finish(&self.shard, &mut self.timer, after).await,
+        }
+    }
+
+    /// Ends the connection at once, and visibly not in order.
+    pub(super) fn reset(self) {
+        match self.wire {
+            Wire::Http1(wire) => wire.reset(),
+        }
+    }
+
+    // === the request's body ===
+
+    /// Prepares for the body of a request.
+    pub fn begin_body(&mut self, framing: Framing, expects_continue: bool) {
+        self.framing = framing;
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.begin_body(&self.shard.limits, framing, expects_continue),
+        }
+    }
+
+    /// The next part of the request's body; `None` at its end. Asks for it first where the client waits to be asked.
+    pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Gone>> {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.poll_body(cx, self.shard.bounds.payload),
+        }
+    }
+
+    /// Whether the whole of the request's body has been taken.
+    pub fn body_is_done(&self) -> bool {
+        match &self.wire {
+            Wire::Http1(wire) => wire.body_is_done(),
+        }
+    }
+
+    /// Discards what has arrived of the request's body; whether nothing of it is left in the way of the next request.
+    pub fn discard_received(&mut self) -> bool {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.discard_received(),
+        }
+    }
+
+    /// Begins to wait for something else than before: see [`Client::waits_long`].
+    pub fn begin_wait(&self) {
+        match &self.wire {
+            Wire::Http1(wire) => wire.begin_wait(),
+        }
+    }
+
+    /// Whether the current wait has become a long one (`watch-delay`), so that it pays to look at what matters in long
+    /// ones only. The task is woken when it has.
+    pub fn waits_long(&self) -> bool {
+        match &self.wire {
+            Wire::Http1(wire) => wire.waits_long(),
+        }
+    }
+
+    /// Watches the client while it has nothing to say, in long waits at least, and tells when it is gone.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        if self.shard.stopping() {
+            return Poll::Ready(Gone::Stopped);
+        }
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.poll_gone(cx),
+        }
+    }
+
+    /// Whether the client has ended its direction, so that no further request can come.
+    pub fn is_finished(&self) -> bool {
+        match &self.wire {
+            Wire::Http1(wire) => wire.is_finished(),
+        }
+    }
+
+    // === the response ===
+
+    /// Begins a response's head. `room`: bytes that its fields and a small body take.
+    pub fn response(&self, status: u16, room: usize) -> Response {
+        match &self.wire {
+            Wire::Http1(_) => {
+                let mut out = Buffer::with_capacity(room);
+                HeadWriter::response(&mut out, status);
+                Response(ResponseHead::Text(out))
+            }
+        }
+    }
+
+    /// Queues a response's head, which is complete. What its fields say of the body must fit `delivery`.
+    pub fn begin(&mut self, response: Response, delivery: Delivery) {
+        match (&mut self.wire, response.0) {
+            (Wire::Http1(wire), ResponseHead::Text(out)) => wire.begin(out, delivery),
+        }
+    }
+
+    /// Queues a part of a response's body. A small one that comes with the head leaves in one piece with it.
+    pub fn part(&mut self, part: Chunk) {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.part(part),
+        }
+    }
+
+    /// As [`Client::part`], from bytes that are no chunk.
+    pub fn part_from_slice(&mut self, part: &[u8]) {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.part_from_slice(part),
+        }
+    }
+
+    /// Queues the end of a response's body.
+    pub fn end(&mut self) {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.end(),
+        }
+    }
+
+    /// Bytes queued and not yet sent.
+    pub fn queued(&self) -> usize {
+        match &self.wire {
+            Wire::Http1(wire) => wire.queued(),
+        }
+    }
+
+    /// Sends what is queued, and notes since when nothing of it has been taken.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.poll_send(cx, &mut self.stall),
+        }
+    }
+
+    /// Whether the client has taken nothing for too long. Moves the timer closer where that comes first.
+    pub fn poll_stalled(&mut self) -> bool {
+        self.stall.is_over(&mut self.timer, &self.shard)
+    }
+}
+
+/// Since when a peer has taken nothing of what is to be sent, and how much that was.
+#[derive(Debug, Default)]
+pub(super) struct Stall(Option<(Instant, usize)>);
+
+impl Stall {
+    /// Notes what came of an attempt to send.
+    pub(super) fn note(&mut self, sent: &Poll<io::Result<()>>, queued: impl FnOnce() -> usize) {
+        if sent.is_ready() {
+            self.0 = None;
+            return;
+        }
+        let left = queued();
+        match self.0 {
+            Some((_, before)) if before == left => {}
+            _ => self.0 = Some((rt::now(), left)),
+        }
+    }
+
+    /// Whether it has been so for too long. Moves the timer closer where that comes first.
+    pub(super) fn is_over(&self, timer: &mut rt::Timer, shard: &Shard) -> bool {
+        let Some((since, _)) = self.0 else {
+            return false;
+        };
+        let deadline = since + shard.bounds.write_stall;
+        if rt::now() >= deadline {
+            return true;
+        }
+        if timer.deadline().is_none_or(|set| set > deadline) {
+            timer.set(deadline);
+        }
+        false
+    }
+}
