@@ -17,7 +17,7 @@ use monoio::net::TcpStream;
 use smallvec::SmallVec;
 use socket2::SockRef;
 
-use crate::buf::{Buffer, CLASS_SIZES, Chunk};
+use crate::buf::{Buffer, CLASS_SIZES, Chunk, LARGEST_CLASS};
 use crate::op::{Op, Port};
 use crate::runtime;
 
@@ -27,8 +27,11 @@ const MAX_BATCH: usize = 64;
 /// A chunk up to this long is copied together with its neighbours where that makes a write simpler.
 const SMALL_CHUNK: usize = 1024;
 
-/// Bytes that are copied together at most: what fits into a block of the smallest class.
-const MAX_COPIED: usize = CLASS_SIZES[0] - 64;
+/// Bytes that are copied together at most: what fits into a block of the second class.
+const MAX_COPIED: usize = CLASS_SIZES[1] - 64;
+
+/// Bytes that a read asks for at first: most of a block of the smallest class.
+const READ_SIZE: usize = CLASS_SIZES[0] - 64;
 
 /// A connected stream socket.
 ///
@@ -91,7 +94,7 @@ impl Stream {
             socket,
             unread: SmallVec::new(),
             tail: None,
-            read_size: CLASS_SIZES[0] / 2,
+            read_size: READ_SIZE,
             boost: 0,
             read_end: ReadEnd::Open,
             out: VecDeque::new(),
@@ -186,12 +189,12 @@ impl Stream {
     /// How many bytes a block for reading has room for at least (at most 64 KiB are used). Blocks grow by themselves
     /// while reads fill them and shrink back, never below this.
     pub fn set_read_size(&mut self, bytes: usize) {
-        self.read_size = bytes.clamp(1, CLASS_SIZES[2] / 2);
+        self.read_size = bytes.clamp(1, LARGEST_CLASS / 2);
         self.boost = 0;
     }
 
     fn incoming(&mut self) -> Incoming {
-        let want = (self.read_size << (2 * self.boost)).min(CLASS_SIZES[2] / 2);
+        let want = (self.read_size << (2 * self.boost)).min(LARGEST_CLASS / 2);
         if let Some(mut tail) = self.tail.take() {
             // All of it, if what was received before has been dropped meanwhile.
             tail.clear();
@@ -204,7 +207,7 @@ impl Stream {
 
     fn received(&mut self, mut buffer: Buffer, count: usize) -> Chunk {
         if count == buffer.remaining_capacity() {
-            self.boost = (self.boost + 1).min(2);
+            self.boost = (self.boost + 1).min(3);
         } else if count < self.read_size {
             self.boost = self.boost.saturating_sub(1);
         }

@@ -100,7 +100,10 @@ fn the_end_of_a_run_drains() {
             })
             .unwrap();
             assert_eq!(dropped.get(), 41);
-            assert_eq!((rt::in_flight(), rt::pool::stats().live), (0, [0; 3]));
+            assert_eq!(
+                (rt::in_flight(), rt::pool::stats().live),
+                (0, [0; rt::pool::CLASSES])
+            );
         })
         .join()
         .unwrap();

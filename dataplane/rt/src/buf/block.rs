@@ -18,10 +18,11 @@ const MAX_BLOCK: usize = u32::MAX as usize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
-    /// A block of pool class 0, 1 or 2.
+    /// A block of the pool class of this number.
     Class0,
     Class1,
     Class2,
+    Class3,
     /// A block larger than the largest class; its memory goes back to the allocator.
     Large,
     /// A `Vec<u8>` that somebody else filled.
@@ -32,7 +33,7 @@ pub(super) enum Kind {
 
 impl Kind {
     pub(super) fn of_class(class: usize) -> Kind {
-        [Kind::Class0, Kind::Class1, Kind::Class2][class]
+        [Kind::Class0, Kind::Class1, Kind::Class2, Kind::Class3][class]
     }
 
     pub(super) fn class(self) -> Option<usize> {
@@ -40,6 +41,7 @@ impl Kind {
             Kind::Class0 => Some(0),
             Kind::Class1 => Some(1),
             Kind::Class2 => Some(2),
+            Kind::Class3 => Some(3),
             Kind::Large | Kind::Vec | Kind::Bytes => None,
         }
     }
@@ -204,7 +206,9 @@ fn release(block: NonNull<Header>) {
     // SAFETY: the last owner is being dropped, so the header is alive and nobody else looks at it.
     let kind = unsafe { block.as_ref() }.kind;
     match kind {
-        Kind::Class0 | Kind::Class1 | Kind::Class2 => pool::give(kind.class().unwrap_or(0), block),
+        Kind::Class0 | Kind::Class1 | Kind::Class2 | Kind::Class3 => {
+            pool::give(kind.class().unwrap_or(0), block);
+        }
         // SAFETY: a large block comes from `allocate`, and its last owner is gone.
         Kind::Large => unsafe { deallocate(block) },
         // SAFETY: made by `foreign` with this type; `Foreign` is `repr(C)` with the header first.

@@ -171,7 +171,7 @@ impl Buffer {
     fn grow(&mut self, additional: usize) {
         let needed = self.len.checked_add(additional).expect("buffer length overflow");
         // Past the largest class sizes double, so that appending stays linear.
-        let capacity = needed.max(if needed > super::CLASS_SIZES[2] {
+        let capacity = needed.max(if needed > super::LARGEST_CLASS {
             self.capacity() * 2
         } else {
             needed
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "never filled")]
     fn commit_of_unfilled_bytes_is_refused() {
-        crate::pool::set_free_limits([0; 3]);
+        crate::pool::set_free_limits([0; crate::pool::CLASSES]);
         Buffer::with_capacity(8).commit(1);
     }
 }

@@ -12,4 +12,4 @@ pub mod pool;
 
 pub use buffer::Buffer;
 pub use chunk::Chunk;
-pub(crate) use pool::CLASS_SIZES;
+pub(crate) use pool::{CLASS_SIZES, LARGEST_CLASS};

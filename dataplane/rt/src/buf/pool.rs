@@ -1,4 +1,4 @@
-//! The thread's pool of blocks: three classes, bounded free lists, and a mode that looks for use after free.
+//! The thread's pool of blocks: four classes, bounded free lists, and a mode that looks for use after free.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -7,10 +7,19 @@ use std::ptr::NonNull;
 use super::block::{self, HEADER, Header, Kind};
 
 /// Size of the blocks of each class in bytes, the header included.
-pub const CLASS_SIZES: [usize; 3] = [4 * 1024, 16 * 1024, 64 * 1024];
+///
+/// The smallest holds what one read of a request's head brings as a rule, and is what a connection holds while it waits
+/// for one.
+pub const CLASS_SIZES: [usize; CLASSES] = [1024, 4 * 1024, 16 * 1024, 64 * 1024];
+
+/// Size of the largest blocks of the pool.
+pub(crate) const LARGEST_CLASS: usize = CLASS_SIZES[CLASSES - 1];
+
+/// Number of classes.
+pub const CLASSES: usize = 4;
 
 /// Free blocks kept for each class by default: at most 4 MiB a class and thread.
-pub const DEFAULT_FREE: [usize; 3] = [1024, 256, 64];
+pub const DEFAULT_FREE: [usize; CLASSES] = [4096, 1024, 256, 64];
 
 /// What a freed block is filled with while it is being watched.
 const POISON: u8 = 0xDB;
@@ -19,9 +28,9 @@ const POISON: u8 = 0xDB;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Blocks of each class that buffers and chunks hold now.
-    pub live: [usize; 3],
+    pub live: [usize; CLASSES],
     /// Blocks of each class on the free lists and in quarantine.
-    pub free: [usize; 3],
+    pub free: [usize; CLASSES],
     /// Blocks that were taken from the allocator, ever.
     pub allocated: u64,
     /// Freed blocks that something wrote to: each one is a bug. Only found while [`watch`] is on.
@@ -43,7 +52,7 @@ pub fn stats() -> Stats {
 }
 
 /// Bounds the free blocks that this thread keeps for each class; what is above goes back to the allocator.
-pub fn set_free_limits(limits: [usize; 3]) {
+pub fn set_free_limits(limits: [usize; CLASSES]) {
     POOL.with_borrow_mut(|pool| {
         pool.limits = limits;
         for (list, limit) in pool.free.iter_mut().zip(limits) {
@@ -106,8 +115,8 @@ pub(super) fn give(class: usize, block: NonNull<Header>) {
 }
 
 struct Pool {
-    free: [Vec<NonNull<Header>>; 3],
-    limits: [usize; 3],
+    free: [Vec<NonNull<Header>>; CLASSES],
+    limits: [usize; CLASSES],
     watch: Option<usize>,
     quarantine: VecDeque<(usize, NonNull<Header>)>,
     stats: Stats,
@@ -115,11 +124,11 @@ struct Pool {
 
 thread_local! {
     static POOL: RefCell<Pool> = const { RefCell::new(Pool {
-        free: [const { Vec::new() }; 3],
+        free: [const { Vec::new() }; CLASSES],
         limits: DEFAULT_FREE,
         watch: None,
         quarantine: VecDeque::new(),
-        stats: Stats { live: [0; 3], free: [0; 3], allocated: 0, violations: 0 },
+        stats: Stats { live: [0; CLASSES], free: [0; CLASSES], allocated: 0, violations: 0 },
     }) };
 }
 
@@ -194,17 +203,17 @@ mod tests {
     /// The free lists are bounded (architecture, invariants: every pool has a bound).
     #[test]
     fn free_lists_are_bounded_and_reused() {
-        set_free_limits([2, 1, 0]);
+        set_free_limits([2, 1, 1, 0]);
         let held: Vec<Chunk> = (0..5).map(|_| Chunk::copy_from_slice(b"x")).collect();
-        assert_eq!(stats().live, [5, 0, 0]);
+        assert_eq!(stats().live, [5, 0, 0, 0]);
         drop(held);
-        assert_eq!((stats().live, stats().free), ([0; 3], [2, 0, 0]));
+        assert_eq!((stats().live, stats().free), ([0; CLASSES], [2, 0, 0, 0]));
         let allocated = stats().allocated;
         let again = Buffer::with_capacity(100);
         assert_eq!(stats().allocated, allocated);
         drop(again);
         drop(Buffer::with_capacity(60_000));
-        assert_eq!(stats().free, [2, 0, 0]);
+        assert_eq!(stats().free, [2, 0, 0, 0]);
     }
 
     /// D3: a write into a freed block is found when the block is used again.

@@ -24,7 +24,11 @@ where
             rt::run(RuntimeOptions::new(kind), async move { test(kind).await }).unwrap();
             assert_eq!(rt::in_flight(), 0, "in flight at exit on {kind}");
             assert_eq!(rt::pool::stats().violations, 0, "use after free on {kind}");
-            assert_eq!(rt::pool::stats().live, [0; 3], "blocks still held on {kind}");
+            assert_eq!(
+                rt::pool::stats().live,
+                [0; rt::pool::CLASSES],
+                "blocks still held on {kind}"
+            );
         };
         if let Err(panic) = std::thread::spawn(run).join() {
             eprintln!("on {kind}");
