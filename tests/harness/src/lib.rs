@@ -12,6 +12,7 @@ pub mod definition;
 pub mod instance;
 pub mod load;
 pub mod process;
+pub mod rate;
 pub mod raw;
 pub mod suite;
 pub mod tools;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -73,6 +73,18 @@ pub struct Target {
     pub body: Option<Vec<u8>>,
 }
 
+/// When a request was under way, from the moment before it was sent to the one after its answer was read. Whatever the
+/// gateway decided about it, it decided in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timed {
+    /// Since the load began.
+    pub sent: Duration,
+    /// Since the load began.
+    pub received: Duration,
+    /// The answer's status.
+    pub status: u16,
+}
+
 /// Load that runs until it is told to stop.
 #[derive(Debug)]
 pub struct Load {
@@ -85,12 +97,27 @@ struct Shared {
     stop: AtomicBool,
     seen: Mutex<Seen>,
     changed: Condvar,
+    /// Since when answers are timed, and those that were.
+    timed: Option<(Instant, Mutex<Vec<Timed>>)>,
 }
 
 impl Load {
     /// Starts `connections` connections, each a request at a time.
     pub fn start(target: &Target, connections: usize) -> Self {
-        let shared = Arc::new(Shared::default());
+        Self::with(target, connections, Shared::default())
+    }
+
+    /// The same, and notes of every answer when its request was under way.
+    pub fn start_timed(target: &Target, connections: usize) -> Self {
+        let shared = Shared {
+            timed: Some((Instant::now(), Mutex::default())),
+            ..Shared::default()
+        };
+        Self::with(target, connections, shared)
+    }
+
+    fn with(target: &Target, connections: usize, shared: Shared) -> Self {
+        let shared = Arc::new(shared);
         let workers = (0..connections)
             .map(|_| {
                 let (shared, target) = (shared.clone(), target.clone());
@@ -129,14 +156,23 @@ impl Load {
     }
 
     /// Lets every connection finish its request, and says what was seen.
-    pub fn stop(mut self) -> Seen {
+    pub fn stop(self) -> Seen {
+        self.stop_timed().0
+    }
+
+    /// As [`Load::stop`], with what [`Load::start_timed`] noted.
+    pub fn stop_timed(mut self) -> (Seen, Vec<Timed>) {
         self.shared.stop.store(true, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
                 self.shared.lock().failed += 1;
             }
         }
-        self.seen()
+        let timed = match &self.shared.timed {
+            Some((_, timed)) => std::mem::take(&mut *timed.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => Vec::new(),
+        };
+        (self.seen(), timed)
     }
 }
 
@@ -163,12 +199,21 @@ impl Shared {
                 Err(error) => {
                     self.fail(format!("{error:#}"));
                     // Nobody listens: do not burn the core that is starting what should.
-                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    std::thread::sleep(Duration::from_millis(5));
                     continue;
                 }
             };
+            let sent = Instant::now();
             match open.send(&target.request).and_then(|()| open.response()) {
                 Ok(response) => {
+                    if let Some((began, timed)) = &self.timed {
+                        let timing = Timed {
+                            sent: sent.duration_since(*began),
+                            received: began.elapsed(),
+                            status: response.status,
+                        };
+                        timed.lock().unwrap_or_else(PoisonError::into_inner).push(timing);
+                    }
                     let mut seen = self.lock();
                     *seen.by_status.entry(response.status).or_default() += 1;
                     if response.status == 200
