@@ -326,7 +326,16 @@ impl NodeDirectory {
         self.start_with(1, gate)
     }
 
+    /// Starts the node, which opens its streams at this address.
+    pub(crate) fn start_through(&self, control: &str) -> Node {
+        self.start_at(vec![control.to_owned()], 1, Gate::open())
+    }
+
     fn start_with(&self, count: usize, gate: Arc<Gate>) -> Node {
+        self.start_at(Vec::new(), count, gate)
+    }
+
+    fn start_at(&self, control: Vec<String>, count: usize, gate: Arc<Gate>) -> Node {
         let info = NodeInfo {
             version: "0".into(),
             driver: "epoll".into(),
@@ -340,6 +349,7 @@ impl NodeDirectory {
         });
         let options = NodeOptions {
             directory: self.node.clone(),
+            control,
             join_file: Some(self.join_file.clone()),
             name: self.name.clone(),
             ..Default::default()

@@ -1,10 +1,12 @@
 //! Both ends of the configuration stream against each other: real TLS on loopback, real store, real disk.
 
 mod fixture;
+mod relay;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use fixture::{Gate, Installation, News, NodeDirectory};
+use relay::Relay;
 use tidegate_controlplane::service::Fleet;
 use tidegate_dataplane::config::{Identity, IdentityError, JoinFile};
 use tidegate_proto::config::v1::{Flush, Probe};
@@ -100,6 +102,51 @@ async fn a_bad_bundle_stops_nothing_else() {
     let rollout = installation.distributor.wait(revision, SOON).await;
     assert!(rollout.complete, "{rollout:?}");
     assert_eq!(node.served(), ["a=mended", "b=three"]);
+}
+
+/// C1, C2: a byte flipped on the way, under the hash of what was sent: the node refuses that bundle by its name and keeps
+/// the old content, in one part or several; everything else of the same delta goes on, and the roll-out tells. What was
+/// refused is asked for again with the next stream.
+#[tokio::test]
+async fn a_byte_flipped_on_the_way_is_refused() {
+    let installation = Installation::start().await;
+    let large = |word: &str| format!("{word}{}", "x".repeat(3 * 1024 * 1024));
+    installation.source.put("a", Some("one"));
+    installation.source.put("large", Some("one"));
+    installation.publish("b", Some("one")).await;
+    let directory = NodeDirectory::new(&installation, "edge-1").await;
+    let relay = Relay::start(&installation, &directory).await;
+    let mut node = directory.start_through(&relay.address());
+    node.news().await;
+    assert_eq!(node.served(), ["a=one", "b=one", "large=one"]);
+
+    relay.damage(&["a/prod", "large/prod"], "two");
+    installation.source.put("a", Some("two"));
+    installation.source.put("large", Some(&large("two")));
+    let revision = installation.publish("b", Some("two")).await;
+    let rollout = installation.distributor.wait(revision, SOON).await;
+    assert_eq!(rollout.nodes[0].revision, revision);
+    assert!(!rollout.complete);
+    let refused: Vec<_> = rollout.nodes[0]
+        .refused
+        .iter()
+        .map(|outcome| (outcome.id.as_str(), outcome.revision))
+        .collect();
+    assert_eq!(refused, [("a/prod", revision), ("large/prod", revision)]);
+    for outcome in &rollout.nodes[0].refused {
+        assert!(outcome.refusal.contains("SHA-256"), "{}", outcome.refusal);
+    }
+    assert_eq!(node.served(), ["a=one", "b=two", "large=one"]);
+    let known = &installation.distributor.nodes().await.unwrap()[0];
+    assert!(known.connected && known.refused.len() == 2, "{known:?}");
+    assert_eq!(relay.mend(), ["a/prod", "large/prod"]);
+
+    relay.cut().await;
+    let revision = installation.publish("b", Some("three")).await;
+    let rollout = installation.distributor.wait(revision, SOON).await;
+    assert!(rollout.complete, "{rollout:?}");
+    let large = format!("large={}", large("two"));
+    assert!(node.served() == ["a=two", "b=three", &large]);
 }
 
 /// C1: a thousand bundles, one of them several chunks large.
