@@ -188,6 +188,96 @@ fn slow_clients_are_timed_out() {
     });
 }
 
+/// A gateway whose routes `/{name}/…` lead to a backend each that has `timeout` milliseconds.
+fn gateway_to(driver: tidegate_rt::DriverChoice, timeout: u32, backends: &[(&str, &Backend)]) -> Gateway {
+    let mut gateway = Gateway::start(driver);
+    let mut api = Api::default();
+    for (name, backend) in backends {
+        let integration = api.backend(backend.address, timeout, Kind::Proxy);
+        api.route(&format!("/{name}/{{proxy+}}"), MethodKey::Any, integration);
+    }
+    gateway.deploy(api.finish());
+    gateway
+}
+
+/// Sends on a thread of its own, as nobody may be taking it; an upload that is refused within cannot be sent whole.
+fn send_aside(client: &Client, bytes: Vec<u8>) {
+    let mut stream = client.stream.try_clone().unwrap();
+    std::thread::spawn(move || stream.write_all(&bytes));
+}
+
+/// D15, QUO-067: the backend's time begins once, with the call. Taking the body bit by bit does not begin it anew.
+#[test]
+fn a_backend_that_takes_a_body_too_slowly_is_timed_out() {
+    on_both_drivers(|driver| {
+        let slow = Backend::start(|mut peer| {
+            peer.head();
+            socket2::SockRef::from(&peer.stream)
+                .set_recv_buffer_size(4096)
+                .unwrap();
+            // How slow it is; what is left then is read until the gateway gives up.
+            while peer.take(4096).is_some() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        });
+        let gateway = gateway_to(driver, 300, &[("slow", &slow)]);
+        let mut client = gateway.connect();
+        send_aside(&client, request("POST", "/test/slow/x", &[], &vec![b'a'; 9_000_000]));
+        let answer = client.answer();
+        assert_eq!(
+            (answer.status, answer.text()),
+            (504, "{\"message\": \"Endpoint request timed out\"}")
+        );
+    });
+}
+
+/// D15: a backend that takes no more of a body is timed out as well.
+#[test]
+fn a_backend_that_stops_taking_a_body_is_timed_out() {
+    on_both_drivers(|driver| {
+        let (ended, has_ended) = mpsc::channel::<()>();
+        let has_ended = std::sync::Mutex::new(has_ended);
+        let stalled = Backend::start(move |mut peer| {
+            peer.head();
+            let _ = has_ended.lock().unwrap().recv();
+        });
+        let gateway = gateway_to(driver, 100, &[("stalled", &stalled)]);
+        let mut client = gateway.connect();
+        send_aside(
+            &client,
+            request("POST", "/test/stalled/x", &[], &vec![b'a'; 9_000_000]),
+        );
+        assert_eq!(client.answer().status, 504);
+        drop(ended);
+    });
+}
+
+/// D15: while the client is waited for the backend's time stands still, and then goes on.
+#[test]
+fn a_slow_client_does_not_use_up_the_backends_time() {
+    on_both_drivers(|driver| {
+        let echoing = Backend::echoing();
+        let hanging = Backend::start(|mut peer| while peer.request().is_some() {});
+        let gateway = gateway_to(driver, 400, &[("echo", &echoing), ("hang", &hanging)]);
+        let mut patient = gateway.connect();
+        let mut hopeless = gateway.connect();
+        patient.send(request("POST", "/test/echo/x", &[("Content-Length", "4")], b""));
+        hopeless.send(request("POST", "/test/hang/x", &[("Content-Length", "4")], b""));
+        for part in ["s", "l", "o"] {
+            patient.send(part);
+            hopeless.send(part);
+            // A call that began after both of them runs out of the same time.
+            assert_eq!(gateway.get("/test/hang/x").status, 504);
+        }
+        patient.send("w");
+        hopeless.send("w");
+        let answer = patient.answer();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.text().ends_with("slow"), "{answer:?}");
+        assert_eq!(hopeless.answer().status, 504);
+    });
+}
+
 /// D14: a client that goes away at any byte of its request loses nothing for others.
 #[test]
 fn clients_may_abort_at_every_byte() {

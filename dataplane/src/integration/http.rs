@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use tidegate_plan::integration::{HttpBackend, ResponseSelection};
 use tidegate_rt as rt;
+use tidegate_rt::Instant;
 
 use super::headers::{self, Rule};
 use super::relay::{self, Answer, Broken, Upload};
@@ -43,7 +44,8 @@ pub(super) async fn call(
         return gateway_response::answer(x, client, Failure::CONFIGURATION);
     };
     let begun = rt::now();
-    let answered = attempt(x, client, &upstream, backend, kind).await;
+    let deadline = begun + backend.timeout();
+    let answered = attempt(x, client, &upstream, backend, kind, deadline).await;
     let note = |x: &mut Exchange<'_>, status, error| {
         x.outcome.integration = Some(Called {
             begun,
@@ -80,13 +82,15 @@ fn client_gone(x: &mut Exchange<'_>, client: &mut Client, gone: Gone) -> After {
     }
 }
 
-/// Gets a connection and an answer's head, again on a new connection where that is safe (decision D11).
+/// Gets a connection and an answer's head, again on a new connection where that is safe (decision D11). All attempts
+/// together have until `deadline`.
 async fn attempt(
     x: &mut Exchange<'_>,
     client: &mut Client,
     upstream: &Rc<Upstream>,
     backend: &HttpBackend,
     kind: Kind,
+    mut deadline: Instant,
 ) -> Result<(Answer, Box<Connection>), Ended> {
     let shard = Rc::clone(&client.shard);
     let framing = client.framing;
@@ -96,29 +100,28 @@ async fn attempt(
     let to_head = request::method(x, backend) == "HEAD";
     let mut fresh = false;
     loop {
-        let mut connection = match upstream
-            .checkout(&shard.upstreams.helpers, fresh, !idempotent)
-            .await
-        {
-            Ok(connection) => connection,
-            Err(error) => {
+        let checkout = upstream.checkout(&shard.upstreams.helpers, fresh, !idempotent);
+        let mut connection = match relay::connect(client, deadline, checkout).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
                 shard.counters().upstream_connect_failures.add(1);
                 tracing::debug!(target = %upstream.authority, %error, "no connection to the backend");
                 return Err(Ended::Failure(Failure::UNREACHABLE));
             }
+            Err(Broken::Gone(gone)) => return Err(Ended::Gone(gone)),
+            Err(_) => return Err(Ended::Failure(Failure::TIMED_OUT)),
         };
         if !connection.reused {
             shard.counters().upstream_connects.add(1);
         }
-        match relay::ask(
+        let asked = relay::ask(
             client,
             &mut connection.io,
             &mut upload,
-            backend.timeout(),
+            &mut deadline,
             to_head,
-        )
-        .await
-        {
+        );
+        match asked.await {
             Ok(answer) => return Ok((answer, connection)),
             Err(Broken::Gone(gone)) => return Err(Ended::Gone(gone)),
             Err(Broken::TimedOut) => return Err(Ended::Failure(Failure::TIMED_OUT)),

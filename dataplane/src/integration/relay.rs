@@ -2,6 +2,7 @@
 //! the client takes it. One task polls both sides; nothing is read that there is no room for.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -122,46 +123,67 @@ fn queue_end(upstream: &mut Io, framing: Framing) {
     }
 }
 
+/// Waits for a connection to the backend, until `deadline` at most. The client gets what is queued for it, and is
+/// watched, meanwhile.
+pub(super) async fn connect<T>(
+    client: &mut Client,
+    deadline: Instant,
+    connection: impl Future<Output = T>,
+) -> Result<T, Broken> {
+    let mut connection = pin!(connection);
+    client.timer.set(deadline);
+    client.begin_wait();
+    poll_fn(|cx| {
+        if let Poll::Ready(made) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Ok(made));
+        }
+        if let Poll::Ready(gone) = client.poll_gone(cx) {
+            return Poll::Ready(Err(Broken::Gone(gone)));
+        }
+        if let Poll::Ready(Err(_)) = client.poll_send(cx) {
+            return Poll::Ready(Err(Broken::Gone(Gone::Aborted)));
+        }
+        client.timer.poll_elapsed(cx).map(|()| Err(Broken::TimedOut))
+    })
+    .await
+}
+
 /// Sends the request and waits for the final answer's head. The body goes up meanwhile; an answer that comes first
 /// ends it (decision D14).
+///
+/// `deadline` is where the backend's time ends (`timeoutInMillis`; decision D15, QUO-067). It is moved by the time in
+/// which nobody but the client was waited for, see [`Patience`].
 pub(super) async fn ask(
     client: &mut Client,
     upstream: &mut Io,
     upload: &mut Upload,
-    timeout: Duration,
+    deadline: &mut Instant,
     to_head: bool,
 ) -> Result<Answer, Broken> {
     let shard = std::rc::Rc::clone(&client.shard);
     let bounds = &shard.bounds;
     upload.begin(upstream);
     let mut received = Received::new(bounds.informational, to_head);
-    // What the timer stands for: the client's next bytes, or the backend's progress.
-    let mut on_client = false;
-    client.timer.set_after(timeout);
+    let mut patience = Patience::new(*deadline, bounds.body_idle);
     client.begin_wait();
-    poll_fn(|cx| {
+    let answered = poll_fn(|cx| {
         loop {
             let mut moved = false;
             while !upload.done && upstream.queued() < bounds.window {
                 match client.poll_body(cx) {
                     Poll::Ready(Ok(Some(part))) => {
                         upload.part(part, upstream);
-                        on_client = false;
-                        client.timer.set_after(timeout);
+                        patience.silent = None;
                         moved = true;
                     }
                     Poll::Ready(Ok(None)) => {
                         upload.end(upstream);
-                        on_client = false;
-                        client.timer.set_after(timeout);
+                        patience.silent = None;
                         moved = true;
                     }
                     Poll::Ready(Err(gone)) => return Poll::Ready(Err(Broken::Gone(gone))),
                     Poll::Pending => {
-                        if !on_client {
-                            on_client = true;
-                            client.timer.set_after(bounds.body_idle);
-                        }
+                        patience.silent.get_or_insert_with(rt::now);
                         break;
                     }
                 }
@@ -213,14 +235,80 @@ pub(super) async fn ask(
             if moved {
                 continue;
             }
-            return match client.timer.poll_elapsed(cx) {
-                Poll::Ready(()) if on_client => Poll::Ready(Err(Broken::Gone(Gone::TooSlow))),
-                Poll::Ready(()) => Poll::Ready(Err(Broken::TimedOut)),
-                Poll::Pending => Poll::Pending,
-            };
+            let held = None;
+            match patience.poll(&mut client.timer, upstream.queued() == 0, held, cx) {
+                Poll::Ready(Some(late)) => return Poll::Ready(Err(late)),
+                Poll::Ready(None) => {}
+                Poll::Pending => return Poll::Pending,
+            }
         }
     })
-    .await
+    .await;
+    patience.go_on(rt::now());
+    *deadline = patience.backend;
+    answered
+}
+
+/// How long an answer is waited for, and on whose account.
+///
+/// The backend's time begins with the call, connecting included, and is not begun anew by anything it takes or sends.
+/// It stands still while the backend has taken everything there is and the client does not send more: the service
+/// calls a backend only when it holds the whole request, so a slow client never costs the backend its time there
+/// either. The client's slowness has a bound of its own, which counts from its last part on.
+#[derive(Debug)]
+struct Patience {
+    /// Where the backend's time ends.
+    backend: Instant,
+    /// Since when it stands still.
+    still: Option<Instant>,
+    /// Since when the client has been asked for more of the body and has not sent any.
+    silent: Option<Instant>,
+    body_idle: Duration,
+}
+
+impl Patience {
+    fn new(backend: Instant, body_idle: Duration) -> Self {
+        Self {
+            backend,
+            still: None,
+            silent: None,
+            body_idle,
+        }
+    }
+
+    /// Has the backend's time run on.
+    fn go_on(&mut self, now: Instant) {
+        if let Some(since) = self.still.take() {
+            self.backend += now.saturating_duration_since(since);
+        }
+    }
+
+    /// Ready when one of the two has taken too long, or with `None` at `held`, when there is something to be sent.
+    /// `taken`: the backend has taken everything that there is for it.
+    fn poll(
+        &mut self,
+        timer: &mut rt::Timer,
+        taken: bool,
+        held: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Broken>> {
+        let now = rt::now();
+        let client = self.silent.map(|since| since + self.body_idle);
+        if taken && client.is_some() {
+            self.still.get_or_insert(now);
+        } else {
+            self.go_on(now);
+        }
+        let (deadline, late) = match client {
+            Some(client) if self.still.is_some() || client < self.backend => {
+                (client, Broken::Gone(Gone::TooSlow))
+            }
+            _ => (self.backend, Broken::TimedOut),
+        };
+        let held = held.filter(|held| *held < deadline);
+        timer.set(held.unwrap_or(deadline));
+        timer.poll_elapsed(cx).map(|()| held.is_none().then_some(late))
+    }
 }
 
 /// An answer on its way in, until its final head is complete.
