@@ -457,6 +457,7 @@ fn run_shard(start: Start, driver: rt::DriverKind, cpu: Option<usize>, report: m
     }
     let options = rt::RuntimeOptions {
         panics: Some(Arc::clone(&start.recorder.counters().panics)),
+        sends: Some(Arc::clone(&start.recorder.counters().sends)),
         ..rt::RuntimeOptions::new(driver)
     };
     report.reason = match rt::run(options, shard::run(start)) {

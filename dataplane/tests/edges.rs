@@ -222,7 +222,10 @@ fn a_backend_that_takes_a_body_too_slowly_is_timed_out() {
         });
         let gateway = gateway_to(driver, 300, &[("slow", &slow)]);
         let mut client = gateway.connect();
-        send_aside(&client, request("POST", "/test/slow/x", &[], &vec![b'a'; 9_000_000]));
+        send_aside(
+            &client,
+            request("POST", "/test/slow/x", &[], &vec![b'a'; 9_000_000]),
+        );
         let answer = client.answer();
         assert_eq!(
             (answer.status, answer.text()),

@@ -204,6 +204,77 @@ fn pipelined_requests_are_answered_in_order() {
     });
 }
 
+/// How often the node's one shard has sent something.
+fn sends(gateway: &Gateway) -> u64 {
+    let shards = gateway.node().telemetry().node().shards();
+    shards[0].sends.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+/// D5: answers to requests that came together leave together; the one that nothing follows leaves at once.
+#[test]
+fn answers_to_pipelined_requests_are_sent_together() {
+    const COUNT: u64 = 16;
+    on_both_drivers(|driver| {
+        let backend = Backend::echoing();
+        let mut limits = Limits::default();
+        // Longer than a client of these tests waits: an answer that waits for its successor in vain is not seen.
+        limits.set("answer-hold", "60s").unwrap();
+        let mut gateway = Gateway::with_limits(driver, limits);
+        gateway.deploy(Api::proxy(backend.address));
+        for (path, to_backend) in [("/test/mock", 0), ("/test/pets", COUNT)] {
+            let mut client = gateway.connect();
+            let alone = sends(&gateway);
+            client.send(request("GET", path, &[], b""));
+            assert_eq!(client.answer().status, 200);
+            assert_eq!(
+                sends(&gateway) - alone,
+                if to_backend > 0 { 2 } else { 1 },
+                "{path}"
+            );
+            let before = sends(&gateway);
+            client.send(request("GET", path, &[], b"").repeat(COUNT as usize));
+            for _ in 0..COUNT {
+                assert_eq!(client.answer().status, 200, "{path}");
+            }
+            // The kernel hands the requests over in one or, at worst, a few reads.
+            let to_client = sends(&gateway) - before - to_backend;
+            assert!(to_client <= 3, "{path}: {COUNT} answers in {to_client} sends");
+        }
+    });
+}
+
+/// D5: an answer does not wait for one whose backend takes its time.
+#[test]
+fn an_answer_does_not_wait_for_a_slow_successor() {
+    on_both_drivers(|driver| {
+        let (go, may_go) = mpsc::channel::<()>();
+        let may_go = std::sync::Mutex::new(may_go);
+        let backend = Backend::start(move |mut peer| {
+            while let Some(seen) = peer.request() {
+                if seen.head.contains("/base/slow") {
+                    wait(&may_go.lock().unwrap());
+                }
+                let _ = peer
+                    .stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+        });
+        let mut gateway = Gateway::start(driver);
+        gateway.deploy(Api::proxy(backend.address));
+        let mut client = gateway.connect();
+        client.send(
+            [
+                request("GET", "/test/fast", &[], b""),
+                request("GET", "/test/slow", &[], b""),
+            ]
+            .concat(),
+        );
+        assert_eq!(client.answer().text(), "ok");
+        go.send(()).unwrap();
+        assert_eq!(client.answer().text(), "ok");
+    });
+}
+
 #[test]
 fn chunked_bodies_pass_both_ways() {
     on_both_drivers(|driver| {

@@ -32,6 +32,8 @@ pub struct RuntimeOptions {
     pub drain: Duration,
     /// Counts caught panics for other threads.
     pub panics: Option<Arc<AtomicU64>>,
+    /// Counts the sends that streams start, for other threads.
+    pub sends: Option<Arc<AtomicU64>>,
     /// Shows other threads how many operations are in flight.
     pub in_flight: Option<Arc<AtomicUsize>>,
 }
@@ -44,6 +46,7 @@ impl RuntimeOptions {
             entries: DEFAULT_ENTRIES,
             drain: Duration::from_secs(5),
             panics: None,
+            sends: None,
             in_flight: None,
         }
     }
@@ -159,6 +162,7 @@ struct Current {
     completed: Cell<u64>,
     draining: Cell<bool>,
     gauge: RefCell<Option<Arc<AtomicUsize>>>,
+    sends: RefCell<Option<Arc<AtomicU64>>>,
 }
 
 thread_local! {
@@ -169,6 +173,7 @@ thread_local! {
             completed: Cell::new(0),
             draining: Cell::new(false),
             gauge: RefCell::new(None),
+            sends: RefCell::new(None),
         }
     };
 }
@@ -181,6 +186,7 @@ impl Entered {
         CURRENT.with(|current| {
             current.kind.set(Some(options.kind));
             *current.gauge.borrow_mut() = options.in_flight.clone();
+            *current.sends.borrow_mut() = options.sends.clone();
         });
         task::begin(options.panics.clone());
         Entered
@@ -193,6 +199,7 @@ impl Drop for Entered {
             current.kind.set(None);
             current.draining.set(false);
             *current.gauge.borrow_mut() = None;
+            *current.sends.borrow_mut() = None;
         });
         turn::reset();
         task::finish();
@@ -202,6 +209,16 @@ impl Drop for Entered {
 /// Operations that have been answered on this thread, ever.
 pub(crate) fn completed() -> u64 {
     CURRENT.with(|current| current.completed.get())
+}
+
+/// A stream starts a send.
+pub(crate) fn count_send() {
+    CURRENT.with(|current| {
+        if let Some(sends) = &*current.sends.borrow() {
+            // This thread alone writes to it: two plain accesses, not a locked one.
+            sends.store(sends.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    });
 }
 
 /// One more operation is in flight.

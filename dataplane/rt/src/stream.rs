@@ -252,6 +252,7 @@ impl Stream {
                     return Poll::Ready(Ok(()));
                 };
                 self.write.arm(outgoing);
+                runtime::count_send();
             }
             let (result, outgoing) = ready!(self.write.poll(cx));
             let error = match result {

@@ -114,13 +114,7 @@ async fn attempt(
         if !connection.reused {
             shard.counters().upstream_connects.add(1);
         }
-        let asked = relay::ask(
-            client,
-            &mut connection.io,
-            &mut upload,
-            &mut deadline,
-            to_head,
-        );
+        let asked = relay::ask(client, &mut connection.io, &mut upload, &mut deadline, to_head);
         match asked.await {
             Ok(answer) => return Ok((answer, connection)),
             Err(Broken::Gone(gone)) => return Err(Ended::Gone(gone)),

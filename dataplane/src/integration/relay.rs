@@ -229,13 +229,12 @@ pub(super) async fn ask(
                 }
                 Poll::Pending => {}
             }
-            if let Poll::Ready(Err(_)) = client.poll_send(cx) {
+            let Ok(held) = client.poll_send_unless_held(cx) else {
                 return Poll::Ready(Err(Broken::Gone(Gone::Aborted)));
-            }
+            };
             if moved {
                 continue;
             }
-            let held = None;
             match patience.poll(&mut client.timer, upstream.queued() == 0, held, cx) {
                 Poll::Ready(Some(late)) => return Poll::Ready(Err(late)),
                 Poll::Ready(None) => {}

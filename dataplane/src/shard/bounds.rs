@@ -22,6 +22,8 @@ pub struct Bounds {
     pub write_stall: Duration,
     /// Between two requests.
     pub keep_alive: Duration,
+    /// While an answer waits for the next one to be sent with.
+    pub answer_hold: Duration,
     /// Between two reads of a response's body.
     pub stream_idle: Duration,
     /// After which a wait is a long one.
@@ -56,6 +58,7 @@ impl Bounds {
             body_idle: limits.duration(Limit::BodyIdleTimeout),
             write_stall: limits.duration(Limit::WriteStallTimeout),
             keep_alive: limits.duration(Limit::KeepAliveTimeout),
+            answer_hold: limits.duration(Limit::AnswerHold),
             stream_idle: limits.duration(Limit::StreamIdleTimeout),
             lull: limits.duration(Limit::WatchDelay),
             linger: limits.duration(Limit::LingerTimeout),

@@ -290,6 +290,20 @@ impl Client {
         }
     }
 
+    /// As [`Client::poll_send`], but lets answers wait for one that follows them closely; `Some`: until when.
+    pub fn poll_send_unless_held(&mut self, cx: &mut Context<'_>) -> io::Result<Option<Instant>> {
+        let held = match &self.wire {
+            Wire::Http1(wire) => wire.held(),
+        };
+        if held.is_some() {
+            return Ok(held);
+        }
+        match self.poll_send(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            _ => Ok(None),
+        }
+    }
+
     /// Whether the client has taken nothing for too long. Moves the timer closer where that comes first.
     pub fn poll_stalled(&mut self) -> bool {
         self.stall.is_over(&mut self.timer, &self.shard)

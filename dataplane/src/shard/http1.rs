@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tidegate_plan::Limits;
 use tidegate_rt as rt;
-use tidegate_rt::{Buffer, Chunk};
+use tidegate_rt::{Buffer, Chunk, Instant};
 
 use super::client::{Delivery, Gone, Next, Stall};
 use super::{Registered, Shard};
@@ -33,6 +33,8 @@ pub(super) struct Http1 {
     out: Option<Buffer>,
     /// How the body of the current response goes out.
     delivery: Delivery,
+    /// Until when the answers that are queued wait for the next one.
+    held: Option<Instant>,
 }
 
 impl Http1 {
@@ -47,6 +49,7 @@ impl Http1 {
             finished: false,
             out: None,
             delivery: Delivery::None,
+            held: None,
         }
     }
 
@@ -71,6 +74,7 @@ impl Http1 {
                 match scanner.advance(input, &bounds.request_head, true) {
                     Ok(Some(length)) => {
                         let bytes = self.take(length);
+                        self.hold(shard);
                         return match RequestHead::parse(bytes, &bounds.request_head) {
                             Ok(head) => Next::Request(head),
                             Err(error) => Next::Refuse(error.into()),
@@ -190,6 +194,7 @@ impl Http1 {
         if self.expects_continue {
             self.expects_continue = false;
             self.commit();
+            self.held = None;
             // A client that has begun to send does not wait any more (RFC 9110 section 10.1.1).
             if self.input.is_none() {
                 self.io
@@ -323,7 +328,23 @@ impl Http1 {
         self.io.queued() + self.out.as_ref().map_or(0, |out| out.len())
     }
 
+    /// Lets the answers that are queued wait for the one to the request that is here already (decision D5). They wait
+    /// for no more than a moment, counted from the first of them, as the next one may take its backend long.
+    fn hold(&mut self, shard: &Shard) {
+        if self.queued() == 0 {
+            self.held = None;
+        } else if self.held.is_none() {
+            self.held = Some(rt::now() + shard.bounds.answer_hold);
+        }
+    }
+
+    /// Until when the answers that are queued are not sent, if they are held.
+    pub(super) fn held(&self) -> Option<Instant> {
+        self.held.filter(|until| rt::now() < *until)
+    }
+
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, stall: &mut Stall) -> Poll<io::Result<()>> {
+        self.held = None;
         self.commit();
         let sent = self.io.poll_flush(cx);
         stall.note(&sent, || self.io.queued());

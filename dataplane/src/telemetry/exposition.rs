@@ -305,7 +305,7 @@ struct ShardFamily {
 /// Further labels, and the number.
 type Value = (&'static str, fn(&ShardCounters) -> u64);
 
-const SHARD_FAMILIES: [ShardFamily; 9] = [
+const SHARD_FAMILIES: [ShardFamily; 10] = [
     ShardFamily {
         name: "tidegate_shard_requests_total",
         kind: "counter",
@@ -341,6 +341,12 @@ const SHARD_FAMILIES: [ShardFamily; 9] = [
         kind: "counter",
         help: "Panics caught; each ended one connection.",
         values: &[("", |shard| shard.panics.load(Ordering::Relaxed))],
+    },
+    ShardFamily {
+        name: "tidegate_sends_total",
+        kind: "counter",
+        help: "Sends to clients and backends.",
+        values: &[("", |shard| shard.sends.load(Ordering::Relaxed))],
     },
     ShardFamily {
         name: "tidegate_upstream_connects_total",

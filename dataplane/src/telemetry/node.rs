@@ -77,6 +77,8 @@ pub struct ShardCounters {
     pub pool_used_bytes: Gauge,
     /// Bytes of pool buffers kept for use.
     pub pool_free_bytes: Gauge,
+    /// Sends to clients and backends. Shared, so that the runtime can count into it.
+    pub sends: Arc<AtomicU64>,
     /// Panics caught, each of which ended one connection (D7). Shared, so that the runtime can count into it.
     pub panics: Arc<AtomicU64>,
 }
