@@ -14,7 +14,8 @@ use tidegate_rt as rt;
 
 use crate::config::{self, Config, News, NodeOptions, Surroundings};
 use crate::limit;
-use crate::net::dns::Dns;
+use crate::net::dns::{Dns, DnsLimits};
+use crate::net::health::HealthLimits;
 use crate::net::permits::Endpoints;
 use crate::net::tls::{ClientConfigs, server};
 use crate::pipeline::ids::Ids;
@@ -231,7 +232,7 @@ impl Node {
             inboxes.push(receiver);
         }
         let mailboxes = Mailboxes::new(senders);
-        let (dns, resolver) = Dns::new();
+        let (dns, resolver) = Dns::new(DnsLimits::new(&options.limits));
         let mail = mailboxes.clone();
         std::thread::Builder::new()
             .name("dns".into())
@@ -246,7 +247,11 @@ impl Node {
         let tickets = options.https.and_then(|_| server::tickets());
         let per_target = options.limits.get(Limit::UpstreamConnectionsPerTarget);
         let per_target = u32::try_from(per_target).unwrap_or(u32::MAX);
-        let endpoints = Arc::new(Endpoints::new(per_target, mailboxes.clone()));
+        let endpoints = Arc::new(Endpoints::new(
+            per_target,
+            HealthLimits::new(&options.limits),
+            mailboxes.clone(),
+        ));
         let epoch = rt::Instant::now();
         let (report, events) = mpsc::channel();
 

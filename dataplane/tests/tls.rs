@@ -11,13 +11,13 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, ServerConnection, SignatureScheme,
-    StreamOwned, SupportedProtocolVersion, version,
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ServerConfig, ServerConnection,
+    SignatureScheme, StreamOwned, SupportedProtocolVersion, version,
 };
 use support::{Api, Gateway, PATIENCE, get, mock, on_both_drivers};
 use tidegate_dataplane::config::{Certificate, Change};
 use tidegate_plan::integration::{BackendMethod, UriPartSpec};
-use tidegate_plan::{HttpBackend, Integration, Target};
+use tidegate_plan::{HttpBackend, Integration, Limits, Target};
 
 fn key_pair(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
@@ -204,6 +204,66 @@ fn garbage_ends_in_an_alert() {
             &seen[..count]
         );
         assert_eq!(gateway.node().telemetry().node().status().panics_total, 0);
+    });
+}
+
+/// D11: a connection to a backend that was spoken to before takes the session up, as often as the table allows.
+#[test]
+fn sessions_with_backends_are_resumed() {
+    on_both_drivers(|driver| {
+        for (version, most, expected) in [
+            (&version::TLS13, "32", HandshakeKind::Resumed),
+            (&version::TLS12, "32", HandshakeKind::Resumed),
+            (&version::TLS13, "0", HandshakeKind::Full),
+            (&version::TLS12, "0", HandshakeKind::Full),
+        ] {
+            let (chain, key) = key_pair("localhost");
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let mut config = ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![chain], key)
+                .unwrap();
+            config.ticketer = aws_lc_rs::Ticketer::new().unwrap();
+            let config = Arc::new(config);
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = u32::from(listener.local_addr().unwrap().port());
+            let (shook, shaken) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                while let Ok((socket, _)) = listener.accept() {
+                    let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+                    let mut stream = StreamOwned::new(session, socket);
+                    let mut bytes = [0; 4096];
+                    if stream.read(&mut bytes).is_ok_and(|count| count > 0) {
+                        shook.send(stream.conn.handshake_kind()).unwrap();
+                        let _ = stream.write_all(
+                            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+                        );
+                        stream.conn.send_close_notify();
+                        let _ = stream.flush();
+                    }
+                }
+            });
+            let mut limits = Limits::default();
+            limits.set("upstream-tls-sessions", most).unwrap();
+            let mut gateway = Gateway::with_limits(driver, limits);
+            let mut api = Api::default();
+            let target = Target::new("https", "localhost", port, true).unwrap();
+            let target = api.builder().target(target).unwrap();
+            let uri = vec![UriPartSpec::Literal("/".into())];
+            let backend =
+                HttpBackend::new(target, BackendMethod::Same, uri, Vec::new(), Vec::new(), 0).unwrap();
+            api.route("/x", get(), Integration::HttpProxy(Box::new(backend)));
+            gateway.deploy(api.finish());
+            let mut kinds = Vec::new();
+            for _ in 0..4 {
+                assert_eq!(gateway.get("/test/x").text(), "ok");
+                kinds.push(support::wait(&shaken).unwrap());
+            }
+            assert_eq!(kinds[0], HandshakeKind::Full, "{version:?}");
+            assert_eq!(kinds[1..], [expected; 3], "{version:?}, {most} sessions");
+        }
     });
 }
 

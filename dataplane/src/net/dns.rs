@@ -1,7 +1,7 @@
 //! Names of upstream hosts, resolved away from the shards.
 //!
 //! One helper thread holds the node's only cache: single flight a name, bounded, times to live held between 1 and
-//! 300 seconds, the last good answer served when the servers fail (decision D11). A shard asks by message, gets
+//! 300 seconds by default, the last good answer served when the servers fail (decision D11). A shard asks by message, gets
 //! [`Resolved`] by mail, and keeps the answer with the upstream until it runs out; the request path never waits for a
 //! name that it has seen.
 
@@ -12,21 +12,49 @@ use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
+use tidegate_plan::{Limit, Limits};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::shard::mail::{Mailboxes, ShardMessage};
 
-/// Shortest and longest time that an answer is used for, whatever the server says.
-pub const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// How long a failure is remembered, and how long a stale answer is served before the servers are asked again.
-const FAILURE_TTL: Duration = Duration::from_secs(1);
-/// How old a stale answer may be before a failure is reported instead.
-const STALE_BOUND: Duration = Duration::from_secs(3600);
-/// Names kept. Over the bound, the one unused for longest goes.
-const MAX_NAMES: usize = 10_000;
-/// Queries that wait for the helper; over the bound a query is refused, and the request that caused it fails.
-const MAX_QUEUED: usize = 4_096;
+/// Bounds of the resolver, from the table of limits.
+#[derive(Debug, Clone, Copy)]
+pub struct DnsLimits {
+    /// Shortest time that an answer is used for, whatever the server says.
+    pub ttl_min: Duration,
+    /// Longest time that an answer is used for.
+    pub ttl_max: Duration,
+    /// How long a failure is remembered, and a stale answer served before the servers are asked again.
+    pub failure_ttl: Duration,
+    /// How old a stale answer may be before a failure is reported instead.
+    pub stale: Duration,
+    /// One look-up, its repetition included.
+    pub timeout: Duration,
+    /// Names kept. Over the bound, the one unused for longest goes.
+    pub names: usize,
+    /// Queries that wait for the helper; over the bound a query is refused, and the request that caused it fails.
+    pub queries: usize,
+}
+
+impl DnsLimits {
+    /// The rows in force.
+    pub fn new(limits: &Limits) -> Self {
+        let ttl_min = limits.duration(Limit::DnsTtlMin);
+        Self {
+            ttl_min,
+            ttl_max: limits.duration(Limit::DnsTtlMax).max(ttl_min),
+            failure_ttl: limits.duration(Limit::DnsFailureTtl),
+            stale: limits.duration(Limit::DnsStaleTime),
+            timeout: limits.duration(Limit::DnsTimeout),
+            names: limits.count(Limit::DnsCacheEntries),
+            queries: limits.count(Limit::DnsQueries),
+        }
+    }
+}
+
+/// How often a server is asked within the time of one look-up.
+const ATTEMPTS: u32 = 2;
 
 /// The addresses of a name, as mailed to a shard.
 #[derive(Debug, Clone)]
@@ -56,9 +84,13 @@ struct Query {
 
 impl Dns {
     /// A resolver and its helper thread's work, to be run on a thread of its own with [`Worker::run`].
-    pub fn new() -> (Self, Worker) {
-        let (queries, receiver) = mpsc::channel(MAX_QUEUED);
-        (Self { queries }, Worker { queries: receiver })
+    pub fn new(limits: DnsLimits) -> (Self, Worker) {
+        let (queries, receiver) = mpsc::channel(limits.queries);
+        let worker = Worker {
+            queries: receiver,
+            limits,
+        };
+        (Self { queries }, worker)
     }
 
     /// Asks for the addresses of `host`, to be mailed to `shard`. `false` when too many queries wait.
@@ -71,6 +103,7 @@ impl Dns {
 #[derive(Debug)]
 pub struct Worker {
     queries: mpsc::Receiver<Query>,
+    limits: DnsLimits,
 }
 
 struct Entry {
@@ -96,23 +129,24 @@ impl Worker {
     }
 
     async fn serve(mut self, mailboxes: &Mailboxes) {
-        let resolver = system_resolver();
+        let limits = self.limits;
+        let resolver = system_resolver(&limits);
         let mut names: HashMap<Arc<str>, Entry> = HashMap::new();
         let mut flights: JoinSet<(Arc<str>, Answer)> = JoinSet::new();
         loop {
             tokio::select! {
                 query = self.queries.recv() => {
                     let Some(Query { host, shard }) = query else { return };
-                    if let Some(flight) = ask(&mut names, host, shard, mailboxes) {
+                    if let Some(flight) = ask(&mut names, host, shard, &limits, mailboxes) {
                         let resolver = resolver.clone();
                         flights.spawn(async move {
-                            let answer = lookup(resolver.as_ref(), &flight).await;
+                            let answer = lookup(resolver.as_ref(), &flight, &limits).await;
                             (flight, answer)
                         });
                     }
                 }
                 Some(Ok((host, answer))) = flights.join_next(), if !flights.is_empty() => {
-                    settle(&mut names, host, answer, mailboxes);
+                    settle(&mut names, host, answer, &limits, mailboxes);
                 }
             }
         }
@@ -124,6 +158,7 @@ fn ask(
     names: &mut HashMap<Arc<str>, Entry>,
     host: Arc<str>,
     shard: usize,
+    limits: &DnsLimits,
     mail: &Mailboxes,
 ) -> Option<Arc<str>> {
     let now = Instant::now();
@@ -150,7 +185,7 @@ fn ask(
         entry.waiting = Some(vec![shard]);
         return Some(host);
     }
-    if names.len() >= MAX_NAMES
+    if names.len() >= limits.names
         && let Some(oldest) = names
             .iter()
             .filter(|(_, e)| e.waiting.is_none())
@@ -171,20 +206,26 @@ fn ask(
 }
 
 /// Takes the servers' answer in and mails it to whoever waits.
-fn settle(names: &mut HashMap<Arc<str>, Entry>, host: Arc<str>, answer: Answer, mail: &Mailboxes) {
+fn settle(
+    names: &mut HashMap<Arc<str>, Entry>,
+    host: Arc<str>,
+    answer: Answer,
+    limits: &DnsLimits,
+    mail: &Mailboxes,
+) {
     let now = Instant::now();
     let Some(entry) = names.get_mut(&host) else { return };
     match answer {
         Some((addresses, ttl)) if !addresses.is_empty() => {
             entry.addresses = addresses.into();
             entry.fetched = now;
-            entry.valid_until = now + ttl.clamp(TTL_BOUNDS.0, TTL_BOUNDS.1);
+            entry.valid_until = now + ttl.clamp(limits.ttl_min, limits.ttl_max);
         }
         _ => {
-            if now.duration_since(entry.fetched) > STALE_BOUND {
+            if now.duration_since(entry.fetched) > limits.stale {
                 entry.addresses = Arc::new([]);
             }
-            entry.valid_until = now + FAILURE_TTL;
+            entry.valid_until = now + limits.failure_ttl;
         }
     }
     let ttl = entry.valid_until - now;
@@ -200,7 +241,7 @@ fn settle(names: &mut HashMap<Arc<str>, Entry>, host: Arc<str>, answer: Answer, 
 
 /// The system's servers and hosts file. `None`: the system names no servers; then only the hosts file's usual names
 /// resolve.
-fn system_resolver() -> Option<TokioResolver> {
+fn system_resolver(limits: &DnsLimits) -> Option<TokioResolver> {
     let mut builder = match TokioResolver::builder_tokio() {
         Ok(builder) => builder,
         Err(error) => {
@@ -213,15 +254,15 @@ fn system_resolver() -> Option<TokioResolver> {
     options.cache_size = 0;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.use_hosts_file = ResolveHosts::Always;
-    options.timeout = Duration::from_secs(2);
-    options.attempts = 2;
+    options.timeout = limits.timeout / ATTEMPTS;
+    options.attempts = ATTEMPTS as usize;
     builder
         .build()
         .map_err(|error| tracing::warn!(%error, "the DNS resolver cannot be built"))
         .ok()
 }
 
-async fn lookup(resolver: Option<&TokioResolver>, host: &str) -> Answer {
+async fn lookup(resolver: Option<&TokioResolver>, host: &str, limits: &DnsLimits) -> Answer {
     // RFC 6761: these names never leave the machine.
     if host == "localhost" || host.ends_with(".localhost") {
         return Some((
@@ -229,7 +270,7 @@ async fn lookup(resolver: Option<&TokioResolver>, host: &str) -> Answer {
                 IpAddr::from([127, 0, 0, 1]),
                 IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
             ],
-            TTL_BOUNDS.1,
+            limits.ttl_max,
         ));
     }
     // A trailing dot makes the name absolute: search domains are not for upstream names with a dot in them.
@@ -238,7 +279,13 @@ async fn lookup(resolver: Option<&TokioResolver>, host: &str) -> Answer {
     } else {
         host.to_owned()
     };
-    match resolver?.lookup_ip(absolute).await {
+    // The resolver's own time-out is one server's.
+    let answer = tokio::time::timeout(limits.timeout, resolver?.lookup_ip(absolute)).await;
+    let Ok(answer) = answer else {
+        tracing::debug!(host, "upstream name not resolved in time");
+        return None;
+    };
+    match answer {
         Ok(answer) => {
             let ttl = answer.valid_until().saturating_duration_since(Instant::now());
             Some((answer.iter().collect(), ttl))
@@ -258,17 +305,22 @@ mod tests {
         Mailboxes::new(Vec::new())
     }
 
+    fn limits() -> DnsLimits {
+        DnsLimits::new(&Limits::default())
+    }
+
     #[test]
     fn one_query_is_in_flight_for_a_name() {
         let mut names = HashMap::new();
         let host: Arc<str> = "backend.example".into();
-        assert!(ask(&mut names, host.clone(), 0, &no_mail()).is_some());
-        assert!(ask(&mut names, host.clone(), 1, &no_mail()).is_none());
+        assert!(ask(&mut names, host.clone(), 0, &limits(), &no_mail()).is_some());
+        assert!(ask(&mut names, host.clone(), 1, &limits(), &no_mail()).is_none());
         assert_eq!(names[&host].waiting.as_deref(), Some(&[0, 1][..]));
         settle(
             &mut names,
             host.clone(),
             Some((vec![IpAddr::from([10, 0, 0, 1])], Duration::ZERO)),
+            &limits(),
             &no_mail(),
         );
         assert!(
@@ -276,7 +328,7 @@ mod tests {
             "a time to live of zero is raised to the lower bound"
         );
         assert!(
-            ask(&mut names, host, 0, &no_mail()).is_none(),
+            ask(&mut names, host, 0, &limits(), &no_mail()).is_none(),
             "answered from the cache"
         );
     }
@@ -285,27 +337,32 @@ mod tests {
     fn a_failure_serves_the_last_good_answer() {
         let mut names = HashMap::new();
         let host: Arc<str> = "backend.example".into();
-        ask(&mut names, host.clone(), 0, &no_mail());
+        ask(&mut names, host.clone(), 0, &limits(), &no_mail());
         settle(
             &mut names,
             host.clone(),
             Some((vec![IpAddr::from([10, 0, 0, 1])], Duration::ZERO)),
+            &limits(),
             &no_mail(),
         );
         names.get_mut(&host).unwrap().valid_until = Instant::now();
-        assert!(ask(&mut names, host.clone(), 0, &no_mail()).is_some());
-        settle(&mut names, host.clone(), None, &no_mail());
+        assert!(ask(&mut names, host.clone(), 0, &limits(), &no_mail()).is_some());
+        settle(&mut names, host.clone(), None, &limits(), &no_mail());
         assert_eq!(names[&host].addresses.len(), 1);
     }
 
     #[test]
     fn names_are_bounded() {
         let mut names = HashMap::new();
-        for i in 0..MAX_NAMES + 5 {
+        let limits = DnsLimits {
+            names: 20,
+            ..limits()
+        };
+        for i in 0..limits.names + 5 {
             let host: Arc<str> = format!("h{i}.example").into();
-            ask(&mut names, host.clone(), 0, &no_mail());
-            settle(&mut names, host, None, &no_mail());
+            ask(&mut names, host.clone(), 0, &limits, &no_mail());
+            settle(&mut names, host, None, &limits, &no_mail());
         }
-        assert_eq!(names.len(), MAX_NAMES);
+        assert_eq!(names.len(), limits.names);
     }
 }

@@ -1,7 +1,10 @@
 //! Connections: TLS, names, upstream pools. Knows bytes and peers, no APIs.
 
 pub mod dns;
+pub mod health;
 pub mod io;
+pub mod names;
 pub mod permits;
+pub mod race;
 pub mod tls;
 pub mod upstream;

@@ -11,13 +11,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use tidegate_plan::Target;
+use tidegate_rt as rt;
 
+use super::health::{Health, HealthLimits};
 use crate::shard::mail::{Mailboxes, ShardMessage};
 
 /// A target as the whole node knows it. It stays the same for as long as any plan or connection refers to it.
 pub struct Endpoint {
     /// Where it is and how it is spoken to.
     pub target: Target,
+    /// Which of its addresses get no connections.
+    pub health: Health,
     id: u32,
     max: u32,
     in_use: AtomicU32,
@@ -38,6 +42,7 @@ impl fmt::Debug for Endpoint {
 pub struct Endpoints {
     known: Mutex<Known>,
     max_connections: u32,
+    health: HealthLimits,
     mail: Mailboxes,
 }
 
@@ -49,10 +54,11 @@ struct Known {
 
 impl Endpoints {
     /// No targets yet; each will have at most `max_connections` connections over the node.
-    pub fn new(max_connections: u32, mail: Mailboxes) -> Self {
+    pub fn new(max_connections: u32, health: HealthLimits, mail: Mailboxes) -> Self {
         Self {
             known: Mutex::default(),
             max_connections: max_connections.max(1),
+            health,
             mail,
         }
     }
@@ -71,6 +77,7 @@ impl Endpoints {
         known.next_id = id.wrapping_add(1);
         let endpoint = Arc::new(Endpoint {
             target: target.clone(),
+            health: Health::new(self.health, rt::now()),
             id,
             max: self.max_connections,
             in_use: AtomicU32::new(0),
@@ -121,6 +128,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether some shard has requests waiting for a permit.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiters.load(Ordering::Relaxed) > 0
+    }
+
     /// `shard` does not wait any more.
     pub fn stop_waiting(&self, shard: usize) -> bool {
         let waited = self
@@ -161,7 +173,16 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    const HEALTH: HealthLimits = HealthLimits {
+        failures: 5,
+        time: Duration::from_secs(30),
+        longest: Duration::from_secs(300),
+        percent: 50,
+    };
 
     fn target(port: u32) -> Target {
         Target::new("http", "127.0.0.1", port, false).unwrap()
@@ -169,7 +190,7 @@ mod tests {
 
     #[test]
     fn permits_are_bounded_and_come_back() {
-        let endpoints = Endpoints::new(2, Mailboxes::new(Vec::new()));
+        let endpoints = Endpoints::new(2, HEALTH, Mailboxes::new(Vec::new()));
         let endpoint = endpoints.resolve(&target(80));
         let first = endpoint.try_acquire().unwrap();
         let _second = endpoint.try_acquire().unwrap();
@@ -180,7 +201,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_shared_while_in_use() {
-        let endpoints = Endpoints::new(2, Mailboxes::new(Vec::new()));
+        let endpoints = Endpoints::new(2, HEALTH, Mailboxes::new(Vec::new()));
         let endpoint = endpoints.resolve(&target(80));
         assert!(Arc::ptr_eq(&endpoint, &endpoints.resolve(&target(80))));
         assert!(!Arc::ptr_eq(&endpoint, &endpoints.resolve(&target(81))));

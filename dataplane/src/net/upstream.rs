@@ -4,29 +4,36 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use rustls::client::Resumption;
+use smallvec::SmallVec;
 use tidegate_plan::Target;
-use tidegate_plan::integration::Host;
 use tidegate_rt as rt;
 use tidegate_rt::Instant;
 
 use super::dns::{Dns, Resolved};
 use super::io::Io;
+use super::names::Names;
 use super::permits::{Endpoint, Endpoints, Permit};
-use super::tls::{ClientConfigs, TlsStream};
+use super::race::{self, Address, Race};
+use super::tls::{ClientConfigs, Sessions, TlsStream};
 use crate::shard::Lulls;
+use crate::telemetry::ShardCounters;
 
 /// Time-outs and bounds towards upstreams, from the table of limits.
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamLimits {
     /// One attempt at connecting, TLS handshake included.
     pub connect: Duration,
+    /// One address has for itself before the next one is tried beside it.
+    pub attempt_delay: Duration,
+    /// Addresses of one target that are used.
+    pub addresses: usize,
     /// Waiting for a connection permit.
     pub pool_wait: Duration,
     /// After which an idle connection is watched.
@@ -35,10 +42,20 @@ pub struct UpstreamLimits {
     pub idle: Duration,
     /// Idle connections kept for one target by one shard.
     pub max_idle: usize,
+    /// Idle connections to one target that one shard opens before they are asked for.
+    pub min_idle: usize,
+    /// How long a target is distrusted that hung up on an idle connection.
+    pub distrust: Duration,
+    /// How often idle connections are looked at for their age and their number.
+    pub check: Duration,
     /// Requests of one shard that wait for a connection to one target.
     pub max_waiters: usize,
+    /// TLS sessions with one target that one shard keeps.
+    pub tls_sessions: usize,
     /// Retries in a hundred requests.
     pub retry_percent: u32,
+    /// Retries in hand after a quiet time.
+    pub retry_burst: u32,
 }
 
 /// A shard's side of a target.
@@ -54,13 +71,15 @@ pub struct Upstream {
     idle: RefCell<Vec<Idle>>,
     waiters: RefCell<VecDeque<(u64, Waker)>>,
     tickets: Cell<u64>,
-    names: RefCell<Names>,
-    name: Arc<str>,
+    names: Names,
     /// Until when idle connections are looked at before every use: the target hangs up without having said so.
     distrusted: Cell<Option<Instant>>,
     /// Which address the next connection begins with.
     turn: Cell<usize>,
     retries: RetryBudget,
+    /// Idle connections are being opened, or when that was begun last.
+    warming: Cell<bool>,
+    warmed: Cell<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -69,20 +88,6 @@ struct Idle {
     since: Instant,
     /// A read is armed, so that its end or a byte wakes the watcher.
     watched: bool,
-}
-
-/// The addresses of a target.
-#[derive(Debug)]
-enum Names {
-    /// The target is an address.
-    Literal(IpAddr),
-    /// The target is a name; addresses as last resolved, and until when.
-    Named {
-        addresses: Arc<[IpAddr]>,
-        until: Option<Instant>,
-        asked: Option<Instant>,
-        waiters: Vec<Waker>,
-    },
 }
 
 /// A connection to an upstream with its permit.
@@ -94,7 +99,47 @@ pub struct Connection {
     pub reused: bool,
     /// It must not carry another request.
     pub spoiled: bool,
+    counted: Counted,
     _permit: Permit,
+}
+
+/// Counts a connection as what it is, for as long as it is there.
+#[derive(Debug)]
+struct Counted {
+    counters: Arc<ShardCounters>,
+    idle: bool,
+}
+
+impl Counted {
+    fn active(counters: &Arc<ShardCounters>) -> Self {
+        counters.upstream_active.increment();
+        Self {
+            counters: Arc::clone(counters),
+            idle: false,
+        }
+    }
+
+    fn set_idle(&mut self, idle: bool) {
+        if self.idle == idle {
+            return;
+        }
+        self.idle = idle;
+        let (from, to) = match idle {
+            true => (&self.counters.upstream_active, &self.counters.upstream_idle),
+            false => (&self.counters.upstream_idle, &self.counters.upstream_active),
+        };
+        from.decrement();
+        to.increment();
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        match self.idle {
+            true => self.counters.upstream_idle.decrement(),
+            false => self.counters.upstream_active.decrement(),
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -128,22 +173,15 @@ pub struct Helpers {
     pub lulls: Rc<Lulls>,
     /// Wakes the task that watches idle connections.
     pub watcher: Rc<RefCell<Waker>>,
+    /// Where connections are counted.
+    pub counters: Arc<ShardCounters>,
 }
 
 impl Upstream {
     /// A target without connections.
     pub fn new(endpoint: Arc<Endpoint>, tls: Option<Arc<ClientConfig>>, limits: UpstreamLimits) -> Self {
-        let names = match endpoint.target.host() {
-            Host::Address(address) => Names::Literal(*address),
-            Host::Name(_) => Names::Named {
-                addresses: Arc::new([]),
-                until: None,
-                asked: None,
-                waiters: Vec::new(),
-            },
-        };
         Self {
-            name: endpoint.target.host().to_string().into(),
+            names: Names::new(endpoint.target.host()),
             authority: endpoint.target.authority().into(),
             endpoint,
             tls,
@@ -151,16 +189,17 @@ impl Upstream {
             idle: RefCell::default(),
             waiters: RefCell::default(),
             tickets: Cell::new(0),
-            names: RefCell::new(names),
             distrusted: Cell::new(None),
             turn: Cell::new(0),
-            retries: RetryBudget::new(limits.retry_percent),
+            retries: RetryBudget::new(limits.retry_percent, limits.retry_burst),
+            warming: Cell::new(false),
+            warmed: Cell::new(None),
         }
     }
 
     /// The name that [`Resolved`] answers carry for it.
     pub fn name(&self) -> &str {
-        &self.name
+        self.names.name()
     }
 
     /// Whether one more attempt at a request is within the retry budget.
@@ -171,7 +210,7 @@ impl Upstream {
     /// An idle connection turned out to be dead when a request was sent on it: for a while they are looked at first,
     /// which costs each request a system call.
     pub fn distrust(&self) {
-        self.distrusted.set(Some(rt::now() + DISTRUST));
+        self.distrusted.set(Some(rt::now() + self.limits.distrust));
     }
 
     /// A connection: an idle one, else a new one, else the first that comes free. `fresh` asks for one that has carried
@@ -185,10 +224,13 @@ impl Upstream {
         fresh: bool,
         careful: bool,
     ) -> Result<Box<Connection>, ConnectError> {
-        self.retries.credit();
-        let careful = careful || self.distrusted.get().is_some_and(|until| rt::now() < until);
-        if !fresh && let Some(connection) = self.take_idle(careful) {
-            return Ok(connection);
+        if !fresh {
+            // A second attempt is no second request.
+            self.retries.credit();
+            let careful = careful || self.distrusted.get().is_some_and(|until| rt::now() < until);
+            if let Some(connection) = self.take_idle(careful) {
+                return Ok(connection);
+            }
         }
         let permit = match self.endpoint.try_acquire() {
             Some(permit) => permit,
@@ -197,27 +239,28 @@ impl Upstream {
                 Won::Connection(connection) => return Ok(connection),
             },
         };
-        let mut timer = rt::Timer::new();
-        timer.set_after(self.limits.connect);
-        rt::with_deadline(&mut timer, self.connect(helpers, permit))
-            .await
-            .unwrap_or(Err(ConnectError::TimedOut))
+        // Boxed, as it is rare and large, and every connection's task would hold it.
+        Box::pin(self.connect(helpers, permit)).await
     }
 
     /// Takes a connection back that can carry another request. It is watched when it has been idle for a while
     /// (`watch-delay`), and looked at when it is taken before that.
     pub fn check_in(&self, mut connection: Box<Connection>, helpers: &Helpers) {
         connection.reused = true;
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() >= self.limits.max_idle {
+        if self.limits.max_idle == 0 {
             return;
         }
+        connection.counted.set_idle(true);
+        let mut idle = self.idle.borrow_mut();
+        let oldest = (idle.len() >= self.limits.max_idle).then(|| idle.remove(0));
         idle.push(Idle {
             connection,
             since: rt::now(),
             watched: false,
         });
         drop(idle);
+        // As in `sweep`.
+        drop(oldest);
         helpers.lulls.note();
         self.wake_one();
     }
@@ -296,21 +339,49 @@ impl Upstream {
 
     /// The resolver answered.
     pub fn resolved(&self, answer: &Resolved) {
-        let mut names = self.names.borrow_mut();
-        if let Names::Named {
-            addresses,
-            until,
-            asked,
-            waiters,
-        } = &mut *names
-        {
-            *addresses = Arc::clone(&answer.addresses);
-            *until = Some(rt::now() + answer.ttl);
-            *asked = None;
-            let woken = std::mem::take(waiters);
-            drop(names);
-            woken.into_iter().for_each(Waker::wake);
+        self.names
+            .resolved(answer, &self.endpoint.health, self.limits.addresses);
+    }
+
+    /// Whether idle connections are to be opened now, and not only after the next look: a backend that closes them at
+    /// once is not to be met with ever more of them.
+    fn is_cold(&self) -> bool {
+        let wanted = self.limits.min_idle.min(self.limits.max_idle);
+        let now = rt::now();
+        let lately = |at| now.saturating_duration_since(at) < self.limits.check;
+        self.idle.borrow().len() < wanted
+            && !self.warming.get()
+            && !self.warmed.get().is_some_and(lately)
+            && !self.endpoint.is_waited_for()
+    }
+
+    /// Opens idle connections one after the other until there are enough, or one cannot be had.
+    async fn warm(&self, helpers: &Helpers) {
+        self.warming.set(true);
+        self.warmed.set(Some(rt::now()));
+        let wanted = self.limits.min_idle.min(self.limits.max_idle);
+        while self.idle.borrow().len() < wanted {
+            let Some(permit) = self.endpoint.try_acquire() else {
+                break;
+            };
+            match self.connect(helpers, permit).await {
+                Ok(connection) => {
+                    helpers.counters.upstream_connects.add(1);
+                    let before = self.idle.borrow().len();
+                    self.check_in(connection, helpers);
+                    // Closed by the other side already, or taken by a request that waited.
+                    if self.idle.borrow().len() <= before {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    helpers.counters.upstream_connect_failures.add(1);
+                    tracing::debug!(target = %self.authority, %error, "no idle connection to the backend");
+                    break;
+                }
+            }
         }
+        self.warming.set(false);
     }
 
     fn wake_one(&self) {
@@ -330,6 +401,7 @@ impl Upstream {
                 !careful || taken.connection.io.is_quiet()
             };
             if quiet {
+                taken.connection.counted.set_idle(false);
                 return Some(taken.connection);
             }
         }
@@ -358,90 +430,105 @@ impl Upstream {
         won.map_err(|_| ConnectError::Exhausted)
     }
 
+    /// Connects to the first of the target's addresses that answers and, where it speaks TLS, shakes hands.
     async fn connect(&self, helpers: &Helpers, permit: Permit) -> Result<Box<Connection>, ConnectError> {
-        let addresses = self.addresses(helpers).await?;
-        let first = self.turn.get();
-        self.turn.set(first.wrapping_add(1));
-        let count = addresses.len();
-        let mut refused = None;
-        // Each address gets its share of the time, so that a silent one does not hide the others.
-        let share = self.limits.connect / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        let deadline = rt::now() + self.limits.connect;
         let mut timer = rt::Timer::new();
-        for at in 0..count {
-            let address = SocketAddr::new(
-                addresses[first.wrapping_add(at) % count],
-                self.endpoint.target.port(),
-            );
-            timer.set_after(share);
-            match rt::with_deadline(
-                &mut timer,
-                rt::Stream::connect(address, &rt::ConnectOptions::default()),
-            )
+        timer.set(deadline);
+        let addresses = self
+            .names
+            .addresses(&helpers.dns, helpers.shard, self.limits.connect);
+        let addresses = rt::with_deadline(&mut timer, addresses)
             .await
-            {
-                Ok(Ok(stream)) => {
-                    let io = self.secure(stream).await?;
-                    return Ok(Box::new(Connection {
-                        io,
-                        reused: false,
-                        spoiled: false,
-                        _permit: permit,
-                    }));
+            .map_err(|_| ConnectError::TimedOut)?
+            .map_err(|_| ConnectError::Name(Arc::clone(self.names.name())))?;
+        let order = self.order(&addresses);
+        let port = self.endpoint.target.port();
+        let mut race = Race::new(order, port, self.limits.attempt_delay, deadline);
+        let mut last = ConnectError::TimedOut;
+        loop {
+            match race.event().await {
+                race::Event::Connected(address, stream, slower) => {
+                    for late in slower {
+                        self.failed(late, helpers);
+                    }
+                    match rt::with_deadline(&mut timer, self.secure(stream)).await {
+                        Ok(Ok(io)) => {
+                            if let Some(place) = address.place {
+                                self.endpoint.health.succeeded(place);
+                            }
+                            return Ok(Box::new(Connection {
+                                io,
+                                reused: false,
+                                spoiled: false,
+                                counted: Counted::active(&helpers.counters),
+                                _permit: permit,
+                            }));
+                        }
+                        Ok(Err(error)) => {
+                            self.failed(address, helpers);
+                            last = ConnectError::Tls(error);
+                        }
+                        Err(_) => {
+                            self.failed(address, helpers);
+                            return Err(ConnectError::TimedOut);
+                        }
+                    }
                 }
-                Ok(Err(error)) => refused = Some(error),
-                Err(_) => {}
+                race::Event::Failed(address, error) => {
+                    self.failed(address, helpers);
+                    last = ConnectError::Refused(error);
+                }
+                race::Event::TimedOut(late) => {
+                    for late in late {
+                        self.failed(late, helpers);
+                    }
+                    return Err(ConnectError::TimedOut);
+                }
+                race::Event::Lost => return Err(last),
             }
         }
-        Err(refused.map_or(ConnectError::TimedOut, ConnectError::Refused))
     }
 
-    async fn secure(&self, stream: rt::Stream) -> Result<Io, ConnectError> {
+    /// The addresses for the next connection, in order; without the ejected ones, unless that leaves none.
+    fn order(&self, addresses: &[Address]) -> race::Order {
+        let first = self.turn.get();
+        self.turn.set(first.wrapping_add(1));
+        let ejected = self.endpoint.health.ejected(rt::now());
+        if ejected.is_empty() {
+            return race::order(addresses.iter().copied(), first);
+        }
+        let left = addresses
+            .iter()
+            .filter(|address| !ejected.contains(address.place));
+        let order = race::order(left.copied(), first);
+        match order.is_empty() {
+            true => race::order(addresses.iter().copied(), first),
+            false => order,
+        }
+    }
+
+    /// Notes that an address took no connection.
+    fn failed(&self, address: Address, helpers: &Helpers) {
+        let Some(place) = address.place else { return };
+        if let Some(time) = self.endpoint.health.failed(place, rt::now()) {
+            helpers.counters.upstream_ejections.add(1);
+            tracing::info!(
+                target = %self.authority,
+                address = %address.ip,
+                seconds = time.as_secs(),
+                "an address of a backend takes no connections and gets none for a while"
+            );
+        }
+    }
+
+    async fn secure(&self, stream: rt::Stream) -> io::Result<Io> {
         let Some(config) = &self.tls else {
             return Ok(Io::Plain(stream));
         };
-        let mut stream =
-            TlsStream::client(stream, Arc::clone(config), &self.name).map_err(ConnectError::Tls)?;
-        poll_fn(|cx| stream.poll_handshake(cx))
-            .await
-            .map_err(ConnectError::Tls)?;
+        let mut stream = TlsStream::client(stream, Arc::clone(config), self.names.name())?;
+        poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(Io::Tls(Box::new(stream)))
-    }
-
-    /// The target's addresses; asks the resolver when they are unknown, and, without waiting, when they ran out.
-    async fn addresses(&self, helpers: &Helpers) -> Result<Arc<[IpAddr]>, ConnectError> {
-        let found = poll_fn(|cx| {
-            let mut names = self.names.borrow_mut();
-            let (addresses, until, asked, waiters) = match &mut *names {
-                Names::Literal(address) => return Poll::Ready(Ok(Arc::from([*address]))),
-                Names::Named {
-                    addresses,
-                    until,
-                    asked,
-                    waiters,
-                } => (addresses, until, asked, waiters),
-            };
-            let now = rt::now();
-            let current = until.is_some_and(|until| until > now);
-            // Asked again after a while: an answer can be lost when the mailbox is full.
-            if !current && asked.is_none_or(|at| now.saturating_duration_since(at) >= self.limits.connect) {
-                if helpers.dns.ask(Arc::clone(&self.name), helpers.shard) {
-                    *asked = Some(now);
-                } else if addresses.is_empty() {
-                    return Poll::Ready(Err(()));
-                }
-            }
-            match (addresses.is_empty(), current) {
-                (false, _) => Poll::Ready(Ok(Arc::clone(addresses))),
-                (true, true) => Poll::Ready(Err(())),
-                (true, false) => {
-                    waiters.push(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        });
-        found
-            .await
-            .map_err(|()| ConnectError::Name(Arc::clone(&self.name)))
     }
 }
 
@@ -528,11 +615,22 @@ impl Upstreams {
         if let Some(known) = self.by_target.borrow().get(target) {
             return Rc::clone(known);
         }
-        let tls = self.client_tls.of(target).cloned();
+        let tls = self.client_tls.of(target).map(|config| {
+            // Sessions are the target's own: another's may not even be of the same policy.
+            let mut own = ClientConfig::clone(config);
+            own.resumption = match self.limits.tls_sessions {
+                0 => Resumption::disabled(),
+                most => Resumption::store(Arc::new(Sessions::new(most))),
+            };
+            Arc::new(own)
+        });
         let upstream = Rc::new(Upstream::new(self.endpoints.resolve(target), tls, self.limits));
         self.by_target
             .borrow_mut()
             .insert(target.clone(), Rc::clone(&upstream));
+        if self.limits.min_idle > 0 {
+            self.helpers.watcher.borrow().wake_by_ref();
+        }
         upstream
     }
 
@@ -548,19 +646,28 @@ impl Upstreams {
         });
     }
 
-    /// Watches idle connections: drops them when they end, speak, or grow old. Never returns.
+    /// Watches idle connections: drops them when they end, speak, or grow old, and opens some where the table of
+    /// limits says so. Never returns.
     pub async fn watch(&self) {
         let mut timer = rt::Timer::new();
         poll_fn(|cx| {
             self.helpers.watcher.borrow_mut().clone_from(cx.waker());
-            let mut any = false;
+            let mut again = self.limits.min_idle > 0;
+            let mut cold = SmallVec::<[Rc<Upstream>; 4]>::new();
             for upstream in self.by_target.borrow().values() {
-                any |= upstream.sweep(cx);
+                again |= upstream.sweep(cx);
+                if self.limits.min_idle > 0 && upstream.is_cold() {
+                    cold.push(Rc::clone(upstream));
+                }
             }
-            if any {
-                timer.set_after(SWEEP);
+            for upstream in cold {
+                let helpers = self.helpers.clone();
+                drop(rt::spawn(async move { upstream.warm(&helpers).await }));
+            }
+            if again {
+                timer.set_after(self.limits.check);
                 while timer.poll_elapsed(cx).is_ready() {
-                    timer.set_after(SWEEP);
+                    timer.set_after(self.limits.check);
                 }
             }
             Poll::<()>::Pending
@@ -618,38 +725,34 @@ impl Upstreams {
     }
 }
 
-/// How long a target is distrusted that hung up on an idle connection.
-const DISTRUST: Duration = Duration::from_secs(60);
-
-/// How often idle connections are looked at for their age.
-const SWEEP: Duration = Duration::from_secs(5);
-
 enum Won {
     Permit(Permit),
     Connection(Box<Connection>),
 }
 
-/// Retries in proportion to requests, with ten in hand after a quiet time.
+/// Retries in proportion to requests, with some in hand after a quiet time.
 #[derive(Debug)]
 struct RetryBudget {
     /// In hundredths of a retry.
     left: Cell<u32>,
     percent: u32,
+    most: u32,
 }
 
 const RETRY_COST: u32 = 100;
-const RETRY_CAP: u32 = 10 * RETRY_COST;
 
 impl RetryBudget {
-    fn new(percent: u32) -> Self {
+    fn new(percent: u32, burst: u32) -> Self {
+        let most = burst.saturating_mul(RETRY_COST);
         Self {
-            left: Cell::new(if percent == 0 { 0 } else { RETRY_CAP }),
+            left: Cell::new(if percent == 0 { 0 } else { most }),
             percent,
+            most,
         }
     }
 
     fn credit(&self) {
-        self.left.set((self.left.get() + self.percent).min(RETRY_CAP));
+        self.left.set((self.left.get() + self.percent).min(self.most));
     }
 
     fn take(&self) -> bool {
@@ -668,14 +771,15 @@ mod tests {
     /// D11.
     #[test]
     fn retries_are_a_fifth_of_the_requests() {
-        let budget = RetryBudget::new(20);
-        while budget.take() {}
+        let budget = RetryBudget::new(20, 10);
+        let in_hand = (0..100).filter(|_| budget.take()).count();
+        assert_eq!(in_hand, 10);
         let mut retried = 0;
         for _ in 0..100 {
             budget.credit();
             retried += u32::from(budget.take());
         }
         assert_eq!(retried, 20);
-        assert!(!RetryBudget::new(0).take());
+        assert!(!RetryBudget::new(0, 10).take());
     }
 }

@@ -72,10 +72,17 @@ impl Bounds {
             upstream: UpstreamLimits {
                 connect: limits.duration(Limit::ConnectTimeout),
                 watch_delay: limits.duration(Limit::WatchDelay),
+                attempt_delay: limits.duration(Limit::ConnectAttemptDelay),
+                addresses: limits.count(Limit::UpstreamAddresses),
                 pool_wait: limits.duration(Limit::PoolWaitTimeout),
                 idle: limits.duration(Limit::UpstreamIdleTimeout),
                 max_idle: limits.count(Limit::UpstreamIdlePerTarget),
+                min_idle: limits.count(Limit::UpstreamIdleMin),
+                distrust: limits.duration(Limit::UpstreamDistrustTime),
+                check: limits.duration(Limit::UpstreamCheckInterval),
                 max_waiters: limits.count(Limit::UpstreamWaiters),
+                tls_sessions: limits.count(Limit::UpstreamTlsSessions),
+                retry_burst: u32::try_from(limits.get(Limit::RetryBurst)).unwrap_or(u32::MAX),
                 retry_percent: u32::try_from(limits.get(Limit::RetryBudget))
                     .unwrap_or(100)
                     .min(100),

@@ -144,6 +144,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         shard: index,
         lulls: Rc::clone(&lulls),
         watcher: Rc::new(RefCell::new(Waker::noop().clone())),
+        counters: Arc::clone(recorder.counters()),
     };
     let shard = Rc::new(Shard {
         index,
@@ -310,9 +311,21 @@ impl Shard {
         }
     }
 
+    /// Shows how much memory the buffer pool holds.
+    fn count_buffers(&self) {
+        let stats = rt::pool::stats();
+        let bytes = |blocks: [usize; rt::pool::CLASS_SIZES.len()]| {
+            let sizes = blocks.iter().zip(rt::pool::CLASS_SIZES);
+            sizes.map(|(blocks, size)| (blocks * size) as u64).sum()
+        };
+        self.counters().pool_used_bytes.set(bytes(stats.live));
+        self.counters().pool_free_bytes.set(bytes(stats.free));
+    }
+
     async fn settle_credits(&self) {
         while !self.draining() {
             rt::sleep(limit::IDLE).await;
+            self.count_buffers();
             let mut credits = self.credits.borrow_mut();
             if credits.has_loans() {
                 credits.settle_idle(self.limit_time(rt::now()));

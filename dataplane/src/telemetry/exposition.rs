@@ -305,7 +305,7 @@ struct ShardFamily {
 /// Further labels, and the number.
 type Value = (&'static str, fn(&ShardCounters) -> u64);
 
-const SHARD_FAMILIES: [ShardFamily; 10] = [
+const SHARD_FAMILIES: [ShardFamily; 11] = [
     ShardFamily {
         name: "tidegate_shard_requests_total",
         kind: "counter",
@@ -358,6 +358,12 @@ const SHARD_FAMILIES: [ShardFamily; 10] = [
                 shard.upstream_connect_failures.get()
             }),
         ],
+    },
+    ShardFamily {
+        name: "tidegate_upstream_ejections_total",
+        kind: "counter",
+        help: "Addresses of backends that took no connections and got none for a while.",
+        values: &[("", |shard| shard.upstream_ejections.get())],
     },
     ShardFamily {
         name: "tidegate_upstream_connections",

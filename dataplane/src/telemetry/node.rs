@@ -69,6 +69,8 @@ pub struct ShardCounters {
     pub upstream_connects: Counter,
     /// Connections to backends that could not be made.
     pub upstream_connect_failures: Counter,
+    /// Ejections of backends' addresses, each found by this shard.
+    pub upstream_ejections: Counter,
     /// Backend connections that carry a request.
     pub upstream_active: Gauge,
     /// Backend connections kept for the next request.

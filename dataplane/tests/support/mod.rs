@@ -318,7 +318,11 @@ pub struct Backend {
 
 impl Backend {
     pub fn start(handle: impl Fn(Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on("127.0.0.1:0".parse().unwrap(), handle)
+    }
+
+    pub fn start_on(address: SocketAddr, handle: impl Fn(Peer) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let handle = Arc::new(handle);
         std::thread::spawn(move || {

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod client;
 pub mod server;
+pub mod sessions;
 pub mod stream;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 pub use certificates::{Certificates, warm_up};
 pub use client::ClientConfigs;
 pub use server::ServerTls;
+pub use sessions::Sessions;
 pub use stream::TlsStream;
 
 /// The cryptography of both directions. AES-128-GCM comes first: its key schedule hashes with SHA-256, which costs a
