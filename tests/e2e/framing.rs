@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use tidegate_harness::backend::pattern;
-use tidegate_harness::raw::{Connection, get, request};
+use tidegate_harness::raw::{Connection, End, get, request};
 use tidegate_harness::suite::{Context, Test};
 
 use crate::pets::everything;
@@ -12,6 +12,8 @@ pub(crate) const TESTS: &[Test] = &[
     Test::everywhere("broken_framing_is_refused", broken_framing_is_refused),
     Test::everywhere("limits_have_their_answers", limits_have_their_answers),
     Test::both_drivers("payloads_have_a_limit", payloads_have_a_limit),
+    Test::both_drivers("bodies_of_all_sizes_go_up", bodies_of_all_sizes_go_up),
+    Test::both_drivers("bodies_of_all_sizes_come_down", bodies_of_all_sizes_come_down),
     Test::everywhere(
         "paths_are_taken_literally_or_refused",
         paths_are_taken_literally_or_refused,
@@ -221,7 +223,6 @@ fn limits_have_their_answers(context: &Context) -> Result<()> {
 
 /// D15, GWR-034: 10,485,760 bytes of payload, announced or not; one more is 413.
 fn payloads_have_a_limit(context: &Context) -> Result<()> {
-    const LIMIT: usize = 10_485_760;
     let shared = context.shared()?;
     let deployed = shared.deploy(&everything(&shared.backend))?;
     let (host, path) = (deployed.host(), deployed.path("/b/echo"));
@@ -231,18 +232,18 @@ fn payloads_have_a_limit(context: &Context) -> Result<()> {
         &host,
         &path,
         "text/plain",
-        &pattern(LIMIT),
+        &pattern(PAYLOAD),
     ))?;
     let echoed = connection.response()?.json()?;
     ensure!(
-        echoed["length"] == LIMIT && echoed["isPattern"] == true,
+        echoed["length"] == PAYLOAD && echoed["isPattern"] == true,
         "{}",
         echoed["length"]
     );
     let mut announced = Connection::open(shared.http())?;
     announced.send(format!(
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\r\n",
-        LIMIT + 1
+        PAYLOAD + 1
     ))?;
     let refused = announced.response()?;
     ensure!(refused.status == 413, "{refused:?}");
@@ -255,7 +256,7 @@ fn payloads_have_a_limit(context: &Context) -> Result<()> {
         "POST {path} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n"
     ))?;
     let mut sent = 0;
-    while sent <= LIMIT {
+    while sent <= PAYLOAD {
         let mut chunk = b"10000\r\n".to_vec();
         chunk.extend(pattern(65_536));
         chunk.extend_from_slice(b"\r\n");
@@ -266,6 +267,142 @@ fn payloads_have_a_limit(context: &Context) -> Result<()> {
     }
     let refused = chunked.response().context("after too many chunks")?;
     ensure!(refused.status == 413, "{refused:?}");
+    Ok(())
+}
+
+/// The limit of payloads (QUO-070).
+const PAYLOAD: usize = 10_485_760;
+
+/// How a client speaks: its version and what it says of the connection; whether that goes on.
+const CLIENTS: &[(&str, &str, bool)] = &[
+    ("1.1", "", true),
+    ("1.1", "Connection: close\r\n", false),
+    ("1.0", "", false),
+    ("1.0", "Connection: keep-alive\r\n", true),
+];
+
+/// After an answer: the connection carries another request, or it has ended.
+fn ensure_goes_on(mut connection: Connection, on: bool, next: &str) -> Result<()> {
+    if !on {
+        let (rest, end) = connection.drain()?;
+        ensure!(rest.is_empty() && end == End::Closed, "{end:?} after {rest:?}");
+        return Ok(());
+    }
+    connection.send(next)?;
+    let response = connection.response().context("the next request")?;
+    ensure!(
+        response.status == 200 && response.body == pattern(5),
+        "{response:?}"
+    );
+    Ok(())
+}
+
+/// QUO-070, RFC 9112 sections 6 and 9.3: bodies up to the limit reach the backend whole, announced or in chunks, from
+/// clients of both versions.
+fn bodies_of_all_sizes_go_up(context: &Context) -> Result<()> {
+    let shared = context.shared()?;
+    let deployed = shared.deploy(&everything(&shared.backend))?;
+    let (host, path) = (deployed.host(), deployed.path("/b/echo"));
+    let next = request("GET", &host, &deployed.path("/b/fixed/5"));
+    for (length, size) in [
+        (0, 1),
+        (1, 1),
+        (10_000, 999),
+        (1_000_000, 16_384),
+        (PAYLOAD, 100_003),
+    ] {
+        for (version, connection_says, on) in CLIENTS {
+            let body = pattern(length);
+            let head = format!("POST {path} HTTP/{version}\r\nHost: {host}\r\n{connection_says}");
+            let announced = [
+                format!("{head}Content-Length: {length}\r\n\r\n").as_bytes(),
+                &body,
+            ]
+            .concat();
+            let mut requests = vec![announced];
+            // HTTP/1.0 has no chunks.
+            if *version == "1.1" {
+                let mut bytes = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+                for chunk in body.chunks(size) {
+                    bytes.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+                    bytes.extend_from_slice(chunk);
+                    bytes.extend_from_slice(b"\r\n");
+                }
+                bytes.extend_from_slice(b"0\r\n\r\n");
+                requests.push(bytes);
+            }
+            for (at, bytes) in requests.into_iter().enumerate() {
+                let what = format!("{length} bytes, HTTP/{version} {connection_says:?}, request {at}");
+                let mut connection = Connection::open(shared.http())?;
+                connection.send(bytes).with_context(|| what.clone())?;
+                let response = connection.response().with_context(|| what.clone())?;
+                ensure!(response.status == 200, "{what}: {response:?}");
+                let echoed = response.json()?;
+                ensure!(
+                    echoed["length"] == length && echoed["isPattern"] == true,
+                    "{what}: {} arrived",
+                    echoed["length"]
+                );
+                ensure_goes_on(connection, *on, &next).with_context(|| what.clone())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// QUO-070, RFC 9112 sections 6 and 9.3, D14: bodies up to the limit reach the client whole, however the backend frames
+/// them, on clients of both versions; to HEAD, only their length does.
+fn bodies_of_all_sizes_come_down(context: &Context) -> Result<()> {
+    let shared = context.shared()?;
+    let deployed = shared.deploy(&everything(&shared.backend))?;
+    let host = deployed.host();
+    let next = request("GET", &host, &deployed.path("/b/fixed/5"));
+    for (count, size) in [(0, 1), (1, 1), (10, 1_000), (50, 20_000), (160, 65_536)] {
+        let length = count * size;
+        for (version, connection_says, on) in CLIENTS {
+            for path in [
+                format!("/b/fixed/{length}"),
+                format!("/b/chunked/{count}/{size}"),
+                format!("/b/close/{length}"),
+            ] {
+                let what = format!("{path}, HTTP/{version} {connection_says:?}");
+                let mut connection = Connection::open(shared.http())?;
+                let head = |method: &str, path: &str| {
+                    format!(
+                        "{method} {} HTTP/{version}\r\nHost: {host}\r\n{connection_says}\r\n",
+                        deployed.path(path)
+                    )
+                };
+                connection.send(head("GET", &path))?;
+                let response = connection.response().with_context(|| what.clone())?;
+                ensure!(
+                    response.status == 200 && response.body == pattern(length),
+                    "{what}: {} with {} bytes",
+                    response.status,
+                    response.body.len()
+                );
+                // Without a length HTTP/1.0 has nothing but the connection's end.
+                let lasting = !response.until_close;
+                ensure!(
+                    lasting || *version == "1.0",
+                    "{what}: ended by the connection's end"
+                );
+                ensure_goes_on(connection, *on && lasting, &next).with_context(|| what.clone())?;
+            }
+            let mut connection = Connection::open(shared.http())?;
+            connection.send(format!(
+                "HEAD {} HTTP/{version}\r\nHost: {host}\r\n{connection_says}\r\n",
+                deployed.path(&format!("/b/fixed/{length}"))
+            ))?;
+            let response = connection.response_to(true)?;
+            ensure!(
+                response.status == 200 && response.header("content-length") == Some(&length.to_string()),
+                "HEAD of {length} bytes: {response:?}"
+            );
+            ensure_goes_on(connection, *on, &next)
+                .with_context(|| format!("after HEAD of {length} bytes"))?;
+        }
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@
 //! | `/headers/{n}` | n extra header fields, hop-by-hop ones among them |
 //! | `/early/{code}` | answers before it reads the body, and closes |
 //! | `/hang/head`, `/hang/body` | nothing; or a head, half of the body, and then nothing |
+//! | `/hold/{name}` | takes nothing of the body until `/_release/{name}` is asked for, then as `/echo` |
 //! | `/inform/{n}` | n informational responses, then 200 |
 //! | `/switch` | 101 that nobody asked for |
 //! | `/die/nothing`, `/die/head`, `/die/length`, `/die/chunked` | closes: at once, within the head, within a body |
@@ -20,11 +21,13 @@
 //!
 //! The process ends when its parent does: it reads its standard input until that closes.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -114,6 +117,13 @@ impl Backend {
         Ok(response.text().trim().parse()?)
     }
 
+    /// Has requests for `/hold/{name}` read on.
+    pub fn release(&self, name: &str) -> Result<()> {
+        let released = crate::raw::get(self.address, "backend", &format!("/_release/{name}"))?;
+        ensure!(released.status == 200, "{released:?}");
+        Ok(())
+    }
+
     /// Ends the process at once; its port then refuses connections.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill().context("killing the backend")?;
@@ -154,6 +164,9 @@ pub(crate) fn serve(arguments: &[OsString]) -> Result<()> {
 /// Requests that came, over all connections.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
+/// Names that `/_release/` was asked for.
+static RELEASED: LazyLock<(Mutex<HashSet<String>>, Condvar)> = LazyLock::new(Default::default);
+
 /// A request whose body has not been read yet.
 struct Request {
     method: String,
@@ -186,6 +199,15 @@ fn converse(stream: TcpStream) -> Result<()> {
             )?;
             continue;
         }
+        if let Some(name) = request.target.strip_prefix("/_release/") {
+            let (released, changed) = &*RELEASED;
+            let mut released = released.lock().unwrap_or_else(PoisonError::into_inner);
+            released.insert(name.to_owned());
+            changed.notify_all();
+            drop(released);
+            respond(&mut stream, &request, "200 OK", "text/plain", b"released")?;
+            continue;
+        }
         REQUESTS.fetch_add(1, Ordering::SeqCst);
         let path = request.target.split('?').next().unwrap_or_default();
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
@@ -198,6 +220,12 @@ fn converse(stream: TcpStream) -> Result<()> {
             // Take what is on its way, so that the close does not become a reset that eats the answer.
             std::io::copy(&mut reader, &mut std::io::sink())?;
             return Ok(());
+        }
+        if let ["hold", name] = parts[..] {
+            // What nobody reads, the kernel takes no more of than fits into a buffer of the first size.
+            let (released, changed) = &*RELEASED;
+            let released = released.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(changed.wait_while(released, |released| !released.contains(name)));
         }
         let body = read_body(&mut reader, &mut stream, &request)?;
         if !answer(&mut stream, &request, &parts, &body)? {
@@ -245,7 +273,7 @@ fn answer(stream: &mut TcpStream, request: &Request, parts: &[&str], body: &[u8]
                 )?,
             }
         }
-        ["echo", ..] => {
+        ["echo", ..] | ["hold", _] => {
             let told = json!({
                 "method": request.method, "target": request.target, "headers": request.headers,
                 "length": body.len(), "isPattern": body == pattern(body.len()), "body": String::from_utf8_lossy(&body[..body.len().min(4096)]),

@@ -81,6 +81,14 @@ impl Connection {
         })
     }
 
+    /// The same connection, to be written to by another thread.
+    pub fn again(&self) -> Result<Self> {
+        Ok(Self {
+            stream: self.stream.try_clone().context("another descriptor")?,
+            pending: Vec::new(),
+        })
+    }
+
     /// Writes bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
         self.stream.write_all(bytes.as_ref()).context("writing")
