@@ -81,33 +81,62 @@ pub(crate) fn restore(global: &GlobalArgs, args: &RestoreArgs) -> anyhow::Result
             dir.display()
         );
     }
-    if let Some(from) = &args.key_file {
-        if key.exists() {
-            bail!("{} exists already", key.display());
-        }
-        let content = std::fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-        create(&key)?
-            .write_all(&content)
-            .with_context(|| format!("cannot write {}", key.display()))?;
-    } else if !key.exists() {
-        bail!(
+    let from = match &args.key_file {
+        Some(_) if key.exists() => bail!("{} exists already", key.display()),
+        Some(from) => from,
+        None if key.exists() => &key,
+        None => bail!(
             "a backup's secrets are sealed with the installation's key, which is not in it: name the file ({KEY} of the \
              old data directory) with --key-file, or put it at {}",
             key.display()
-        );
-    }
-    // Renamed last, so that a copy that was cut off is not taken for a store.
+        ),
+    };
+    // Renamed last, so that what was cut off or refused is not taken for a store.
     let partial = dir.join("store.db.part");
-    let mut out = create(&partial)?;
-    std::io::copy(&mut source, &mut out)
-        .and_then(|_| out.sync_all())
-        .and_then(|()| std::fs::rename(&partial, &store))
-        .with_context(|| format!("cannot write {}", store.display()))?;
+    let restored = copy(&mut source, &partial)
+        .and_then(|()| make_own(&partial, from))
+        .and_then(|()| match from == &key {
+            true => Ok(()),
+            false => {
+                let mut source =
+                    File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
+                copy(&mut source, &key)
+            }
+        })
+        .and_then(|()| {
+            std::fs::rename(&partial, &store).with_context(|| format!("cannot write {}", store.display()))
+        });
+    if restored.is_err() {
+        // The error is what counts; a rest that stays is overwritten by the next try.
+        let _ = std::fs::remove_file(&partial);
+    }
+    restored?;
     println!(
         "restored into {dir}; start it with `tidegate up --data-dir {dir}`",
         dir = dir.display()
     );
+    eprintln!(
+        "note: it is a new installation with the old content: nodes take everything anew, join tokens are void; see \
+         docs/operations.md"
+    );
     Ok(())
+}
+
+/// The copy becomes an installation of its own.
+fn make_own(store: &Path, key: &Path) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(tidegate_controlplane::store::restore(store, key))?;
+    Ok(())
+}
+
+fn copy(source: &mut File, file: &Path) -> anyhow::Result<()> {
+    let mut out = create(file)?;
+    std::io::copy(source, &mut out)
+        .and_then(|_| out.sync_all())
+        .with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn create(file: &Path) -> anyhow::Result<File> {
@@ -128,6 +157,8 @@ const KEY: &str = "secrets.key";
 
 #[cfg(test)]
 mod tests {
+    use tidegate_controlplane::store::{SqliteStore, Store};
+
     use super::*;
 
     fn restore_into(dir: &Path, file: &Path, key_file: Option<&Path>) -> anyhow::Result<()> {
@@ -144,40 +175,36 @@ mod tests {
         )
     }
 
-    /// A backup goes into an empty directory, with its key, once.
+    /// A backup goes into an empty directory, with its key, once; what is refused leaves nothing behind.
     #[test]
     fn a_backup_needs_its_key_and_an_empty_directory() {
         let home = tempfile::tempdir().expect("a directory");
-        let (dir, file, key) = (
-            home.path().join("d"),
-            home.path().join("b"),
-            home.path().join("k"),
-        );
-        std::fs::write(&file, b"something else altogether").expect("written");
-        assert!(
-            restore_into(&dir, &file, None)
-                .expect_err("no backup")
-                .to_string()
-                .contains("no backup")
-        );
-        std::fs::write(&file, b"SQLite format 3\0and so on").expect("written");
-        std::fs::write(&key, b"key").expect("written");
-        assert!(
-            restore_into(&dir, &file, None)
-                .expect_err("no key")
-                .to_string()
-                .contains("--key-file")
-        );
+        let at = |name: &str| home.path().join(name);
+        let (dir, file, key) = (at("d"), at("b"), at("old").join(KEY));
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let store = SqliteStore::open(&at("old")).await.expect("a store");
+            store.copy_to(&file).await.expect("copied");
+            store.close().await;
+            let other = SqliteStore::open(&at("other")).await.expect("a store");
+            other.close().await;
+        });
+        let refused = |file: &Path, key: Option<&Path>| {
+            let error = restore_into(&dir, file, key).expect_err("refused");
+            assert!(!dir.join(STORE).exists() && !dir.join("store.db.part").exists());
+            format!("{error:#}")
+        };
+        std::fs::write(at("text"), b"something else altogether").expect("written");
+        assert!(refused(&at("text"), Some(&key)).contains("no backup"));
+        assert!(refused(&file, None).contains("--key-file"));
+        assert!(refused(&file, Some(&at("other").join(KEY))).contains("not the key file"));
         restore_into(&dir, &file, Some(&key)).expect("restored");
         assert_eq!(
-            std::fs::read(dir.join(STORE)).expect("there"),
-            b"SQLite format 3\0and so on"
+            std::fs::read(dir.join(KEY)).expect("there"),
+            std::fs::read(&key).expect("there")
         );
-        assert!(
-            restore_into(&dir, &file, None)
-                .expect_err("twice")
-                .to_string()
-                .contains("already")
-        );
+        assert!(dir.join(STORE).exists());
+        let twice = restore_into(&dir, &file, None).expect_err("twice");
+        assert!(twice.to_string().contains("already"), "{twice}");
     }
 }

@@ -4,6 +4,7 @@
 //! change is written: revisions are numbered under a row lock, so that their order is the order of commits. The
 //! `changes` table holds what each revision changed; it feeds Watch, the configuration stream and the audit log.
 
+mod restore;
 mod schema;
 mod seal;
 mod sql;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::model::{Code, Key, Kind, Refusal, Timestamp};
 
+pub use restore::restore;
 pub use sqlite::SqliteStore;
 
 /// A future of a boxed piece of work.

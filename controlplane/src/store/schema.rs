@@ -57,18 +57,16 @@ const MIGRATIONS: [&[&str]; 1] = [&[
     "CREATE TABLE definitions (sha256 TEXT NOT NULL PRIMARY KEY, version BIGINT NOT NULL, content {bytes} NOT NULL)",
 ]];
 
+/// This program's version of the schema.
+pub(super) const NEWEST: i64 = MIGRATIONS.len() as i64;
+
 /// Brings the schema to this program's version; refuses one that is newer.
 pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     sqlx::query("CREATE TABLE IF NOT EXISTS meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)")
         .execute(&mut *connection)
         .await?;
-    let known = MIGRATIONS.len() as i64;
-    let found = match meta(connection, "schema").await? {
-        Some(text) => text
-            .parse()
-            .map_err(|_| StoreError::Corrupt(format!("schema version {text}")))?,
-        None => 0,
-    };
+    let known = NEWEST;
+    let found = version(connection).await?.unwrap_or(0);
     if found > known {
         return Err(StoreError::Newer { found, known });
     }
@@ -88,6 +86,16 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
         transaction.commit().await?;
     }
     Ok(())
+}
+
+/// The schema version of the file; none: it has no facts about itself yet.
+pub(super) async fn version(connection: &mut SqliteConnection) -> Result<Option<i64>, StoreError> {
+    let text = meta(connection, "schema").await?;
+    text.map(|text| {
+        text.parse()
+            .map_err(|_| StoreError::Corrupt(format!("schema version {text}")))
+    })
+    .transpose()
 }
 
 /// A fact about the whole store.
