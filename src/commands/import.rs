@@ -202,23 +202,43 @@ pub(crate) async fn deploy(global: &GlobalArgs, args: &DeployArgs) -> anyhow::Re
 
 /// Tells on standard error where a change has not reached every node, or was refused by one.
 pub(crate) fn warn_incomplete(rollout: Option<&Rollout>) {
-    let Some(rollout) = rollout else { return };
-    for node in &rollout.nodes {
+    for line in rollout.map(incomplete).unwrap_or_default() {
+        eprintln!("{line}");
+    }
+}
+
+/// What there is to say of a roll-out that has not reached every node that is known.
+fn incomplete(rollout: &Rollout) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (away, connected): (Vec<_>, Vec<_>) = rollout.nodes.iter().partition(|node| node.away);
+    for node in &connected {
         for refused in &node.refused {
-            eprintln!(
+            lines.push(format!(
                 "warning: node {} keeps the old {}: {}",
                 node.node_id, refused.id, refused.refusal
-            );
+            ));
         }
     }
-    if rollout.nodes.is_empty() {
-        eprintln!("note: no data plane is connected; the change takes effect when one is");
+    if connected.is_empty() {
+        lines.push("note: no data plane is connected; the change takes effect when one is".to_owned());
     } else if !rollout.complete {
-        eprintln!(
+        lines.push(format!(
             "note: not every data plane runs revision {rev} yet; `tidegate wait {rev}` waits for it",
             rev = rollout.revision
-        );
+        ));
     }
+    for node in away.iter().take(AWAY_SHOWN) {
+        lines.push(format!(
+            "note: data plane {} ({}) is away, last seen at revision {}; it takes what it missed when it is back",
+            node.node_name, node.node_id, node.revision
+        ));
+    }
+    if let more @ 1.. = away.len().saturating_sub(AWAY_SHOWN) {
+        lines.push(format!(
+            "note: {more} more data planes are away; see tidegate nodes"
+        ));
+    }
+    lines
 }
 
 /// The document in messages. A failure to read ends them and is left in `failure`.
@@ -245,3 +265,43 @@ fn parts(
 }
 
 const CHUNK: usize = 512 << 10;
+/// Nodes that are away and named one by one.
+const AWAY_SHOWN: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use tidegate_proto::admin::v1::NodeRollout;
+
+    use super::*;
+
+    /// C2: nothing is said where all is well, and no change is called live on a node that is away.
+    #[test]
+    fn what_is_outstanding_is_said() {
+        let node = |name: &str, revision, away| NodeRollout {
+            node_name: name.into(),
+            node_id: format!("id-{name}"),
+            revision,
+            away,
+            ..NodeRollout::default()
+        };
+        let said = |complete, nodes| {
+            incomplete(&Rollout {
+                revision: 7,
+                complete,
+                nodes,
+            })
+            .join("\n")
+        };
+        assert_eq!(said(true, vec![node("a", 7, false)]), "");
+        assert!(said(true, Vec::new()).contains("no data plane is connected"));
+        let away = said(true, vec![node("a", 6, true)]);
+        assert!(away.contains("no data plane is connected"), "{away}");
+        assert!(
+            away.contains("a (id-a) is away, last seen at revision 6"),
+            "{away}"
+        );
+        assert!(said(false, vec![node("a", 6, false)]).contains("tidegate wait 7"));
+        let many = (0..12).map(|_| node("a", 6, true)).collect();
+        assert!(said(true, many).contains("2 more data planes are away"));
+    }
+}

@@ -109,22 +109,28 @@ pub(crate) async fn wait(global: &GlobalArgs, args: &WaitArgs) -> anyhow::Result
         .map_err(|status| client.explain(status))?
         .into_inner();
     output::print(global.output, &rollout, || {
-        let mut table = output::table(["NODE", "NAME", "REVISION", "REFUSED"]);
+        let mut table = output::table(["NODE", "NAME", "STATE", "REVISION", "REFUSED"]);
         for node in &rollout.nodes {
+            let state = match node.away {
+                true => "away",
+                false if node.revision >= rollout.revision => "current",
+                false => "behind",
+            };
             table.add_row([
                 node.node_id.clone(),
                 node.node_name.clone(),
+                state.to_owned(),
                 node.revision.to_string(),
                 node.refused.len().to_string(),
             ]);
         }
         table
     })?;
-    if rollout.complete {
-        return Ok(ExitCode::SUCCESS);
-    }
     warn_incomplete(Some(&rollout));
-    Ok(ExitCode::FAILURE)
+    Ok(match rollout.complete {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 /// `tidegate explain`.

@@ -34,6 +34,11 @@ pub(crate) const TESTS: &[Test] = &[
         a_damaged_bundle_stops_nobody_else,
     ),
     Test::once("a_join_token_admits_one_node", a_join_token_admits_one_node),
+    Test::once(
+        "a_restored_control_plane_is_another_installation",
+        a_restored_control_plane_is_another_installation,
+    ),
+    Test::once("nodes_that_are_away_are_told_of", nodes_that_are_away_are_told_of),
 ];
 
 /// Both planes as processes of their own, and a backend.
@@ -177,9 +182,9 @@ fn up_restarts_what_is_killed(context: &Context) -> Result<()> {
         "addresses moved: {:?}",
         up.ready().json
     );
-    // Where the nodes answer, a control plane knows from those that are connected.
-    up.await_nodes()?;
+    // Where the nodes answer is remembered: the import prints it, whether the data plane is back by then or not.
     let second = up.import(&everything(&backend), "test")?;
+    up.await_nodes()?;
     ensure_serves(&up, &second, "after the control plane's return")?;
     load.await_answers(100)?;
     load.stop().ensure_flawless(&[200])?;
@@ -326,5 +331,99 @@ fn a_join_token_admits_one_node(context: &Context) -> Result<()> {
         again.ready().http.port() != 0,
         "the node that has joined starts without a token"
     );
+    Ok(())
+}
+
+/// C1: a control plane that was restored from a backup, and has gone its own way under the same revisions, gets its node
+/// back with what it has itself: nothing of the lost history stays, nothing of its own is missing.
+fn a_restored_control_plane_is_another_installation(context: &Context) -> Result<()> {
+    let mut split = split(context)?;
+    let kept = split.control.import(&everything(&split.backend), "test")?;
+    let backup = context.directory().join("backup");
+    let backup_file = backup.display().to_string();
+    split.control.run(&["backup", &backup_file])?;
+    let spare = context.directory().join("spare.join");
+    std::fs::write(&spare, split.control.run(&["node", "token"])?)?;
+    let lost = split.control.import(&everything(&split.backend), "test")?;
+    split.control.await_nodes()?;
+    ensure_serves(&split.data, &lost, "before the loss")?;
+    let before = split.control.json(&["ca"])?;
+    let config = split.control.ready().config.to_string();
+    split.data.kill()?;
+    split.control.kill()?;
+
+    let key = split.control.data().join("secrets.key").display().to_string();
+    let restored = context.directory().join("restored").display().to_string();
+    split.control.run_alone(&[
+        "restore",
+        &backup_file,
+        "--key-file",
+        &key,
+        "--data-dir",
+        &restored,
+    ])?;
+    split.control = context.plan().control_plane("restored", &config)?;
+    let after = split.control.json(&["ca"])?;
+    ensure!(
+        before["authorityPem"] == after["authorityPem"]
+            && before["installationId"] != after["installationId"],
+        "{before} {after}"
+    );
+    // The same revisions are given out again, to other changes.
+    let own = [
+        split.control.import(&everything(&split.backend), "test")?,
+        split.control.import(&everything(&split.backend), "test")?,
+    ];
+    split.data = context.plan().data_plane("node", &config, None, FREE)?;
+    split.control.await_nodes()?;
+    for deployed in own.iter().chain([&kept]) {
+        ensure_serves(&split.data, deployed, "from the restored control plane")?;
+    }
+    let gone = get(split.data.ready().http, &lost.host(), &lost.path("/b/fixed/9"))?;
+    ensure!(gone.status == 403, "what was lost is still served: {gone:?}");
+    Ok(())
+}
+
+/// C2: what a roll-out says of a node that is away: that it is, and what it last ran; before and after a restart of the
+/// control plane, which remembers where the node answers.
+fn nodes_that_are_away_are_told_of(context: &Context) -> Result<()> {
+    let mut split = split(context)?;
+    split.control.import(&everything(&split.backend), "test")?;
+    split.control.await_nodes()?;
+    let http = split.data.ready().http;
+    split.data.terminate()?;
+    let config = split.control.ready().config.to_string();
+    for restarted in [false, true] {
+        if restarted {
+            split.control.terminate()?;
+            split.control = context.plan().control_plane("control", &config)?;
+        }
+        let node = loop {
+            let nodes = split.control.json(&["nodes"])?;
+            let node = nodes["nodes"][0].clone();
+            // The end of its stream reaches the control plane a moment after the end of its process.
+            if node["connected"] != true {
+                break node;
+            }
+        };
+        ensure!(node["httpAddress"] == http.to_string().as_str(), "{node}");
+        let api = everything(&split.backend);
+        let deployed = split.control.import(&api, "test")?;
+        ensure!(
+            deployed.invoke_url.starts_with(&format!("http://{http}/")),
+            "{deployed:?}"
+        );
+        let wait = split.control.json(&["wait", "0"])?;
+        ensure!(
+            wait["complete"] == true
+                && wait["nodes"][0]["away"] == true
+                && wait["nodes"][0]["revision"] == node["revision"]
+                && wait["revision"] != node["revision"],
+            "{wait} {node}"
+        );
+        let said = split.control.command(&["wait", "0"])?;
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        ensure!(said.contains("is away, last seen at revision"), "{said}");
+    }
     Ok(())
 }

@@ -6,10 +6,11 @@ use aws_lc_rs::digest;
 use rcgen::CertificateSigningRequestParams;
 use rustls::pki_types::CertificateSigningRequestDer;
 use serde_json::{Value, json};
+use tidegate_proto::config::v1::Hello;
 
 use super::{
     ca::{Authority, NodeCertificate, hex},
-    registry::NodeRecord,
+    registry::{NodeRecord, Standing},
 };
 use crate::{
     model::{Code, Key, Kind, Refusal, Timestamp, id},
@@ -152,6 +153,7 @@ pub(super) async fn join(
                     id: node_id.clone(),
                     name,
                     certificate_expires: SystemTime::now(),
+                    standing: None,
                 },
             )
             .await?;
@@ -211,6 +213,25 @@ pub(super) async fn nodes(store: &dyn Store) -> Result<Vec<NodeRecord>, Refusal>
         .collect())
 }
 
+/// Keeps how nodes stand; those that were removed meanwhile stay so.
+pub(super) async fn keep_standing(store: &dyn Store, nodes: Vec<NodeRecord>) -> Result<(), Refusal> {
+    transact(store, move |tx| {
+        Box::pin(async move {
+            for node in nodes {
+                let (Some(row), Some(standing)) = (tx.get(&node_key(&node.id)).await?, node.standing) else {
+                    continue;
+                };
+                let mut body = row.body;
+                body["standing"] = standing_to_json(&standing);
+                put_row(tx, &node.id, body).await?;
+            }
+            Ok(())
+        })
+    })
+    .await?;
+    Ok(())
+}
+
 /// Forgets a node.
 pub(super) async fn remove(store: &dyn Store, node_id: &str) -> Result<(), Refusal> {
     let id = node_id.to_owned();
@@ -247,16 +268,21 @@ async fn free_id(tx: &mut dyn Read) -> Result<String, Refusal> {
     }
 }
 
+/// Writes name and certificate; what is known besides stays.
 async fn put_node(tx: &mut dyn Write, node: &NodeRecord) -> Result<(), Refusal> {
-    let expires = node
-        .certificate_expires
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let row = tx.get(&node_key(&node.id)).await?;
+    let mut body = row.map_or_else(|| json!({}), |row| row.body);
+    body["name"] = json!(node.name);
+    body["certificateExpires"] = json!(seconds(node.certificate_expires));
+    put_row(tx, &node.id, body).await
+}
+
+async fn put_row(tx: &mut dyn Write, id: &str, body: Value) -> Result<(), Refusal> {
     tx.put_quietly(Put {
-        key: node_key(&node.id),
+        key: node_key(id),
         account: String::new(),
         region: String::new(),
-        body: json!({ "name": node.name, "certificateExpires": expires.as_secs() }),
+        body,
         secret: Secret::Clear,
     })
     .await?;
@@ -264,12 +290,60 @@ async fn put_node(tx: &mut dyn Write, node: &NodeRecord) -> Result<(), Refusal> 
 }
 
 fn record(row: &Row) -> NodeRecord {
-    let expires = u64::try_from(number(row, "certificateExpires")).unwrap_or(0);
     NodeRecord {
         id: row.key.id.clone(),
         name: text(row, "name").to_owned(),
-        certificate_expires: SystemTime::UNIX_EPOCH + Duration::from_secs(expires),
+        certificate_expires: time(&row.body, "certificateExpires"),
+        standing: row.body.get("standing").map(standing_from_json),
     }
+}
+
+fn standing_to_json(standing: &Standing) -> Value {
+    let hello = &standing.hello;
+    json!({
+        "version": hello.version,
+        "driver": hello.driver,
+        "shards": hello.shards,
+        "labels": hello.labels,
+        "httpAddress": hello.http_address,
+        "httpsAddress": hello.https_address,
+        "revision": standing.revision,
+        "lastSeen": seconds(standing.last_seen),
+        "connected": standing.connected,
+    })
+}
+
+fn standing_from_json(value: &Value) -> Standing {
+    let text = |member: &str| value[member].as_str().unwrap_or_default().to_owned();
+    let number = |member: &str| value[member].as_u64().unwrap_or_default();
+    let labels = value["labels"].as_object().into_iter().flatten();
+    let hello = Hello {
+        version: text("version"),
+        driver: text("driver"),
+        shards: u32::try_from(number("shards")).unwrap_or(u32::MAX),
+        labels: labels
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect(),
+        http_address: text("httpAddress"),
+        https_address: text("httpsAddress"),
+        ..Hello::default()
+    };
+    Standing {
+        hello,
+        revision: number("revision"),
+        last_seen: time(value, "lastSeen"),
+        connected: value["connected"].as_bool().unwrap_or_default(),
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+fn time(body: &Value, member: &str) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(body[member].as_u64().unwrap_or_default())
 }
 
 fn text<'a>(row: &'a Row, member: &str) -> &'a str {
@@ -413,7 +487,32 @@ mod tests {
             ids.push(joined.node.id);
         }
         assert_eq!(ids[0], ids[1]);
+        // How it stood outlives certificates, and does not bring back a node that was removed.
+        let standing = Standing {
+            hello: Hello {
+                version: "1".into(),
+                driver: "epoll".into(),
+                shards: 3,
+                labels: [("zone".to_owned(), "a".to_owned())].into(),
+                http_address: "127.0.0.1:1".into(),
+                https_address: "127.0.0.1:2".into(),
+                ..Hello::default()
+            },
+            revision: 7,
+            last_seen: SystemTime::UNIX_EPOCH + Duration::from_secs(100),
+            connected: true,
+        };
+        let mut node = nodes(&store).await.unwrap().remove(0);
+        node.standing = Some(standing.clone());
+        keep_standing(&store, vec![node.clone()]).await.unwrap();
+        let key = request(&KeyPair::generate().unwrap());
+        certify(&store, &authority, &ids[0], &key, NODE_LIFETIME)
+            .await
+            .unwrap();
+        assert_eq!(nodes(&store).await.unwrap()[0].standing, Some(standing));
         remove(&store, &ids[0]).await.unwrap();
+        keep_standing(&store, vec![node]).await.unwrap();
+        assert_eq!(nodes(&store).await.unwrap(), []);
         assert_eq!(remove(&store, &ids[0]).await, Err(unknown_node(&ids[0])));
         let key = request(&KeyPair::generate().unwrap());
         assert!(

@@ -10,7 +10,7 @@
 //! | `join` | one-time tokens, certificates of nodes |
 //! | `listen`, `server` | the configuration address |
 //! | `session`, `feed`, `bundles` | one node's stream, one delta, what deltas are made of |
-//! | `registry` | the nodes and the roll-out |
+//! | `registry`, `remember` | the nodes and the roll-out; what of it outlives the process |
 //! | `fleet` | what services ask of the nodes |
 
 mod bundles;
@@ -21,6 +21,7 @@ mod fleet;
 mod join;
 mod listen;
 mod registry;
+mod remember;
 mod server;
 mod session;
 mod source;
@@ -35,7 +36,9 @@ use crate::{model::Refusal, store::Store};
 
 pub use ca::{Authority, CONTROL_NAME, KeyedCertificate, NODE_LIFETIME, NodeCertificate};
 pub use join::{DEFAULT_VALIDITY, LONGEST_VALIDITY};
-pub use registry::{Connection, LONGEST_WAIT, NodeRecord, REFUSALS_KEPT, Registry, Rollout};
+pub use registry::{
+    AWAY_TOLD, Connection, LONGEST_WAIT, NodeRecord, REFUSALS_KEPT, Registry, Rollout, Standing,
+};
 pub use source::{BundleKey, Changed, Compiled, Source};
 
 /// The bundle formats that are compiled, newest first.

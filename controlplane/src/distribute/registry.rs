@@ -1,13 +1,16 @@
 //! The nodes and how far each has come: the roll-out state (decision C2).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use tidegate_proto::{admin::v1 as admin, config::v1 as config, telemetry::v1 as telemetry};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::session::Command;
 
@@ -17,8 +20,15 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// Bundles refused that are kept for one node; more are counted by the node itself, in its log.
 pub const REFUSALS_KEPT: usize = 256;
 
+/// How long a node that is away is told of in roll-outs.
+pub const AWAY_TOLD: Duration = Duration::from_secs(24 * 3_600);
+
 /// Commands that wait for a session to take them up.
 const COMMANDS: usize = 16;
+
+/// How long after the start of a control plane the nodes that were connected to the one before are waited for: nodes try
+/// again every 10 seconds at the latest.
+const RETURN: Duration = Duration::from_secs(15);
 
 /// The nodes of the installation. Cheap to clone; all clones are one registry.
 #[derive(Clone)]
@@ -33,7 +43,7 @@ pub struct Rollout {
 }
 
 /// What is known of a node beyond its connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NodeRecord {
     /// Given at the join, stands in the certificate.
     pub id: String,
@@ -41,6 +51,22 @@ pub struct NodeRecord {
     pub name: String,
     /// When the last certificate issued to it ends.
     pub certificate_expires: SystemTime,
+    /// How it stood when it was last looked at; none: it has never been connected.
+    pub standing: Option<Standing>,
+}
+
+/// What outlives the control plane of a node's last connection. A node that is killed together with the control plane may
+/// have come further than this says, never less far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// What it said of itself; addresses, version, labels.
+    pub hello: config::Hello,
+    /// The revision that it acknowledged.
+    pub revision: u64,
+    /// When it was last heard of.
+    pub last_seen: SystemTime,
+    /// It was connected.
+    pub connected: bool,
 }
 
 /// A node's standing as a connected one; dropping it disconnects. Held by the node's stream.
@@ -54,18 +80,31 @@ struct Inner {
     nodes: Mutex<Nodes>,
     /// The lowest revision that a connected node has acknowledged; `u64::MAX` when none is connected.
     lowest: watch::Sender<u64>,
+    /// How many nodes were connected to the control plane before this one and have not come back.
+    missing: watch::Sender<usize>,
+    /// Until when these are waited for.
+    return_by: Instant,
+    /// Nodes came or went: their standing is to be kept soon.
+    moved: Notify,
 }
 
 #[derive(Default)]
 struct Nodes {
     by_id: HashMap<String, Node>,
+    /// Ids of those that were connected before this control plane began.
+    missing: HashSet<String>,
+    /// Ids of those whose standing differs from what was last kept.
+    unkept: HashSet<String>,
     /// How many connected nodes have acknowledged each revision: gives the lowest without a walk over 10,000 nodes.
     revisions: BTreeMap<u64, usize>,
     next_session: u64,
 }
 
 struct Node {
-    record: NodeRecord,
+    id: String,
+    name: String,
+    certificate_expires: SystemTime,
+    /// What it said when it last connected, to this control plane or one before.
     hello: Option<config::Hello>,
     /// The session that holds the stream; none: not connected.
     session: Option<u64>,
@@ -74,6 +113,8 @@ struct Node {
     revision: u64,
     refused: Vec<config::BundleOutcome>,
     last_seen: Option<SystemTime>,
+    /// Since when it is away, where it ever was connected.
+    left: Option<SystemTime>,
     status: Option<telemetry::NodeStatus>,
 }
 
@@ -82,18 +123,28 @@ struct Node {
 impl Registry {
     /// A registry that knows the given nodes, none of them connected.
     pub fn new(records: impl IntoIterator<Item = NodeRecord>) -> Self {
-        let by_id = records
-            .into_iter()
-            .map(|record| (record.id.clone(), Node::new(record)))
-            .collect();
-        let nodes = Nodes {
-            by_id,
-            ..Nodes::default()
-        };
+        Self::awaiting(records, RETURN)
+    }
+
+    fn awaiting(records: impl IntoIterator<Item = NodeRecord>, patience: Duration) -> Self {
+        let mut nodes = Nodes::default();
+        for record in records {
+            if record
+                .standing
+                .as_ref()
+                .is_some_and(|standing| standing.connected)
+            {
+                nodes.missing.insert(record.id.clone());
+            }
+            nodes.by_id.insert(record.id.clone(), Node::new(record));
+        }
         Self {
             inner: Arc::new(Inner {
-                nodes: Mutex::new(nodes),
                 lowest: watch::channel(u64::MAX).0,
+                missing: watch::channel(nodes.missing.len()).0,
+                return_by: Instant::now() + patience,
+                moved: Notify::new(),
+                nodes: Mutex::new(nodes),
             }),
         }
     }
@@ -102,7 +153,10 @@ impl Registry {
     pub fn admit(&self, record: NodeRecord) {
         let mut nodes = self.lock();
         match nodes.by_id.get_mut(&record.id) {
-            Some(node) => node.record = record,
+            Some(node) => {
+                node.name = record.name;
+                node.certificate_expires = record.certificate_expires;
+            }
             None => {
                 nodes.by_id.insert(record.id.clone(), Node::new(record));
             }
@@ -118,6 +172,8 @@ impl Registry {
         if node.session.is_some() {
             nodes.leave(node.revision);
         }
+        nodes.missing.remove(id);
+        nodes.unkept.remove(id);
         self.publish(&nodes);
         true
     }
@@ -153,7 +209,10 @@ impl Registry {
             nodes.leave(before);
         }
         *nodes.revisions.entry(revision).or_default() += 1;
+        nodes.missing.remove(id);
+        nodes.unkept.insert(id.to_owned());
         self.publish(nodes);
+        self.inner.moved.notify_one();
         Some((
             Connection {
                 registry: self.clone(),
@@ -170,10 +229,8 @@ impl Registry {
         nodes
             .by_id
             .values()
-            .filter(|known| {
-                node.is_none_or(|wanted| known.record.id == wanted || known.record.name == wanted)
-            })
-            .filter_map(|known| Some((known.record.id.clone(), known.commands.clone()?)))
+            .filter(|known| node.is_none_or(|wanted| known.id == wanted || known.name == wanted))
+            .filter_map(|known| Some((known.id.clone(), known.commands.clone()?)))
             .collect()
     }
 
@@ -184,7 +241,7 @@ impl Registry {
             .by_id
             .values()
             .filter(|node| node.session.is_some())
-            .map(|node| node.record.id.clone())
+            .map(|node| node.id.clone())
             .collect()
     }
 
@@ -196,20 +253,26 @@ impl Registry {
         list
     }
 
-    /// Where connected nodes say that they answer, HTTP and HTTPS; the first by name that says so.
+    /// Where nodes say that they answer, HTTP and HTTPS: the first connected one by name that says so, else the one that
+    /// left last.
     pub fn addresses(&self) -> (Option<String>, Option<String>) {
         let nodes = self.lock();
-        let mut hellos: Vec<_> = nodes
+        let mut known: Vec<_> = nodes
             .by_id
             .values()
-            .filter(|node| node.session.is_some())
-            .filter_map(|node| node.hello.as_ref())
+            .filter_map(|node| Some((node, node.hello.as_ref()?)))
             .collect();
-        hellos.sort_by(|a, b| (&a.node_name, &a.node_id).cmp(&(&b.node_name, &b.node_id)));
+        known.sort_by(|(a, _), (b, _)| match (a.session, b.session) {
+            (None, None) => b.left.cmp(&a.left),
+            (a_connected, b_connected) => b_connected
+                .is_some()
+                .cmp(&a_connected.is_some())
+                .then_with(|| (&a.name, &a.id).cmp(&(&b.name, &b.id))),
+        });
         let first = |address: fn(&config::Hello) -> &String| {
-            hellos
+            known
                 .iter()
-                .map(|hello| address(hello))
+                .map(|(_, hello)| address(hello))
                 .find(|address| !address.is_empty())
                 .cloned()
         };
@@ -217,6 +280,32 @@ impl Registry {
             first(|hello| &hello.http_address),
             first(|hello| &hello.https_address),
         )
+    }
+
+    /// Waits until a node comes or goes.
+    pub(super) async fn moved(&self) {
+        self.inner.moved.notified().await;
+    }
+
+    /// Nodes whose standing is to be kept, at most so many; they count as kept.
+    pub(super) fn take_unkept(&self, most: usize) -> Vec<NodeRecord> {
+        let mut guard = self.lock();
+        let nodes = &mut *guard;
+        let ids: Vec<String> = nodes.unkept.iter().take(most).cloned().collect();
+        ids.iter()
+            .filter_map(|id| {
+                nodes.unkept.remove(id);
+                nodes.by_id.get(id).map(Node::record)
+            })
+            .collect()
+    }
+
+    /// These could not be kept: they are offered again.
+    pub(super) fn not_kept(&self, records: &[NodeRecord]) {
+        let mut nodes = self.lock();
+        nodes
+            .unkept
+            .extend(records.iter().map(|record| record.id.clone()));
     }
 
     /// The lowest revision that a connected node has acknowledged; the highest number there is when none is connected.
@@ -241,6 +330,10 @@ impl Registry {
         self.inner
             .lowest
             .send_if_modified(|value| std::mem::replace(value, lowest) != lowest);
+        let missing = nodes.missing.len();
+        self.inner
+            .missing
+            .send_if_modified(|value| std::mem::replace(value, missing) != missing);
     }
 }
 
@@ -250,33 +343,43 @@ impl Rollout {
     /// Returns when every connected node has acknowledged `revision`, or after `patience`, with each node's outcome.
     ///
     /// `complete` says that each connected node runs it: none lags and none has a bundle that it refused. With no node
-    /// connected it is complete at once: whoever connects later begins with it.
+    /// connected it is complete at once: whoever connects later begins with it. Shortly after the start of a control
+    /// plane the nodes that were connected to the one before are waited for as well, because they are on their way back.
     pub async fn wait(&self, revision: u64, patience: Duration) -> admin::Rollout {
-        let mut lowest = self.registry.inner.lowest.subscribe();
-        let reached = lowest.wait_for(|lowest| *lowest >= revision);
+        let inner = &self.registry.inner;
+        let (mut lowest, mut missing) = (inner.lowest.subscribe(), inner.missing.subscribe());
+        let reached = async {
+            let returned = missing.wait_for(|missing| *missing == 0);
+            // Who has not come back by then is away like any other.
+            let _ = timeout_at(inner.return_by, returned).await;
+            lowest.wait_for(|lowest| *lowest >= revision).await.is_ok()
+        };
         // An elapsed wait is not a failure: the state below says who lags.
-        let _ = tokio::time::timeout(patience.min(LONGEST_WAIT), reached).await;
+        let _ = timeout(patience.min(LONGEST_WAIT), reached).await;
         self.state(revision)
     }
 
     /// How far a revision has come right now.
     pub fn state(&self, revision: u64) -> admin::Rollout {
+        let now = SystemTime::now();
         let nodes = self.registry.lock();
         let mut list: Vec<_> = nodes
             .by_id
             .values()
-            .filter(|node| node.session.is_some())
+            .filter(|node| node.session.is_some() || node.left_of_late(now))
             .map(|node| admin::NodeRollout {
-                node_id: node.record.id.clone(),
-                node_name: node.record.name.clone(),
+                node_id: node.id.clone(),
+                node_name: node.name.clone(),
                 revision: node.revision,
                 refused: node.refused.clone(),
+                away: node.session.is_none(),
+                last_seen: node.last_seen.map(timestamp),
             })
             .collect();
         list.sort_by(|a, b| (&a.node_name, &a.node_id).cmp(&(&b.node_name, &b.node_id)));
         let complete = list
             .iter()
-            .all(|node| node.revision >= revision && node.refused.is_empty());
+            .all(|node| node.away || (node.revision >= revision && node.refused.is_empty()));
         admin::Rollout {
             revision,
             complete,
@@ -299,6 +402,7 @@ impl Connection {
         node.refused.truncate(REFUSALS_KEPT);
         nodes.leave(before);
         *nodes.revisions.entry(ack.revision).or_default() += 1;
+        nodes.unkept.insert(self.id.clone());
         self.registry.publish(nodes);
     }
 
@@ -335,9 +439,13 @@ impl Drop for Connection {
         let Some(node) = nodes.session(self) else { return };
         node.session = None;
         node.commands = None;
+        node.last_seen = Some(SystemTime::now());
+        node.left = node.last_seen;
         let revision = node.revision;
         nodes.leave(revision);
+        nodes.unkept.insert(self.id.clone());
         self.registry.publish(nodes);
+        self.registry.inner.moved.notify_one();
     }
 }
 
@@ -363,23 +471,53 @@ impl Nodes {
 
 impl Node {
     fn new(record: NodeRecord) -> Self {
+        let standing = record.standing;
+        let last_seen = standing.as_ref().map(|standing| standing.last_seen);
+        // Who was connected until the last control plane ended is away from now on.
+        let left = match &standing {
+            Some(standing) if standing.connected => Some(SystemTime::now()),
+            _ => last_seen,
+        };
         Self {
-            record,
-            hello: None,
+            id: record.id,
+            name: record.name,
+            certificate_expires: record.certificate_expires,
             session: None,
             commands: None,
-            revision: 0,
+            revision: standing.as_ref().map_or(0, |standing| standing.revision),
+            hello: standing.map(|standing| standing.hello),
             refused: Vec::new(),
-            last_seen: None,
+            last_seen,
+            left,
             status: None,
         }
+    }
+
+    fn record(&self) -> NodeRecord {
+        NodeRecord {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            certificate_expires: self.certificate_expires,
+            standing: self.hello.clone().map(|hello| Standing {
+                hello,
+                revision: self.revision,
+                last_seen: self.last_seen.unwrap_or(SystemTime::UNIX_EPOCH),
+                connected: self.session.is_some(),
+            }),
+        }
+    }
+
+    fn left_of_late(&self, now: SystemTime) -> bool {
+        // A clock that was set back makes it no older.
+        self.left
+            .is_some_and(|left| now.duration_since(left).unwrap_or_default() <= AWAY_TOLD)
     }
 
     fn describe(&self) -> admin::Node {
         let hello = self.hello.clone().unwrap_or_default();
         admin::Node {
-            id: self.record.id.clone(),
-            name: self.record.name.clone(),
+            id: self.id.clone(),
+            name: self.name.clone(),
             connected: self.session.is_some(),
             version: hello.version,
             driver: hello.driver,
@@ -387,9 +525,11 @@ impl Node {
             revision: self.revision,
             refused: self.refused.clone(),
             last_seen: self.last_seen.map(timestamp),
-            certificate_expires: Some(timestamp(self.record.certificate_expires)),
+            certificate_expires: Some(timestamp(self.certificate_expires)),
             labels: hello.labels,
             status: self.status.clone(),
+            http_address: hello.http_address,
+            https_address: hello.https_address,
         }
     }
 }
@@ -411,7 +551,14 @@ mod tests {
             id: (*id).to_owned(),
             name: format!("name-{id}"),
             certificate_expires: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000),
+            standing: None,
         }))
+    }
+
+    /// Another control plane's registry, of what the first one kept.
+    fn again(registry: &Registry, patience: Duration) -> Registry {
+        let nodes = registry.lock();
+        Registry::awaiting(nodes.by_id.values().map(Node::record), patience)
     }
 
     fn at(revision: u64) -> config::Hello {
@@ -499,8 +646,67 @@ mod tests {
         let rollout = registry.rollout();
         let wait = tokio::spawn(async move { rollout.wait(2, Duration::from_secs(60)).await });
         drop(a);
-        assert!(wait.await.unwrap().complete);
+        let outcome = wait.await.unwrap();
+        assert!(outcome.complete);
+        // It is told of, as what it is.
+        assert!(outcome.nodes[0].away);
+        assert_eq!(outcome.nodes[0].revision, 1);
         assert!(!registry.list()[0].connected);
+    }
+
+    /// C2: what is complete says nothing of nodes that are away, which are named with what they last ran, for a day.
+    #[tokio::test]
+    async fn nodes_that_are_away_are_named() {
+        let registry = registry(&["a", "b", "never"]);
+        let (a, _commands) = registry.connect("a", at(4)).unwrap();
+        let (b, _commands) = registry.connect("b", at(4)).unwrap();
+        drop(b);
+        a.acknowledge(ack(5));
+        let outcome = registry.rollout().state(5);
+        assert!(outcome.complete);
+        let told: Vec<_> = outcome
+            .nodes
+            .iter()
+            .map(|node| (node.node_id.as_str(), node.revision, node.away))
+            .collect();
+        assert_eq!(told, [("a", 5, false), ("b", 4, true)]);
+        let long_ago = SystemTime::now() - AWAY_TOLD - Duration::from_secs(1);
+        registry.lock().by_id.get_mut("b").unwrap().left = Some(long_ago);
+        assert_eq!(registry.rollout().state(5).nodes.len(), 1);
+    }
+
+    /// C2: addresses outlive the control plane, and a change waits for the nodes that are on their way back.
+    #[tokio::test]
+    async fn a_restart_remembers_and_waits_for_those_who_return() {
+        let before = registry(&["a", "b"]);
+        let hello = |address: &str| config::Hello {
+            http_address: address.into(),
+            ..at(4)
+        };
+        let (_a, _commands) = before.connect("a", hello("127.0.0.1:1")).unwrap();
+        let (b, _commands) = before.connect("b", hello("127.0.0.1:2")).unwrap();
+        drop(b);
+
+        let after = again(&before, Duration::from_secs(3_600));
+        assert_eq!(after.addresses().0.as_deref(), Some("127.0.0.1:1"), "left last");
+        let (b, _commands) = after.connect("b", hello("127.0.0.1:2")).unwrap();
+        assert_eq!(after.addresses().0.as_deref(), Some("127.0.0.1:2"), "connected");
+        drop(b);
+        let rollout = after.rollout();
+        let wait = tokio::spawn(async move { rollout.wait(5, Duration::from_secs(60)).await });
+        tokio::task::yield_now().await;
+        assert!(!wait.is_finished(), "a was connected and is waited for");
+        let (a, _commands) = after.connect("a", hello("127.0.0.1:1")).unwrap();
+        a.acknowledge(ack(5));
+        let outcome = wait.await.unwrap();
+        assert!(outcome.complete && outcome.nodes[1].away, "{outcome:?}");
+
+        // Who does not come back is away like any other, after a while.
+        drop(a);
+        let (_a, _commands) = after.connect("a", at(5)).unwrap();
+        let third = again(&after, Duration::ZERO);
+        let outcome = third.rollout().wait(6, Duration::from_secs(60)).await;
+        assert!(outcome.complete && outcome.nodes.iter().all(|node| node.away));
     }
 
     /// A second stream of one node replaces the first, whose end then changes nothing.

@@ -17,7 +17,7 @@ use super::{
     ca::node_of,
     feed::Reader,
     join::{self, Joined},
-    listen,
+    listen, remember,
     session::{OUTBOUND, Session},
     source::BundleKey,
 };
@@ -66,6 +66,7 @@ pub(super) async fn serve(
             }
         }
     };
+    let (registry, store) = (&distributor.shared.registry, &*distributor.shared.store);
     let mut server = std::pin::pin!(server);
     let ended = |ended: Result<(), tonic::transport::Error>| {
         ended.map_err(|error| Refusal::internal(format!("the configuration address: {error}")))
@@ -74,7 +75,10 @@ pub(super) async fn serve(
         () = stop => {}
         outcome = &mut server => return ended(outcome),
         () = certificates => {}
+        () = remember::keep(registry, store) => {}
     }
+    // Now, as they stand: that they lose their streams next is our doing, and they will be back.
+    remember::keep_now(registry, store).await;
     // Streams last for ever: they are ended, the nodes come back to whoever serves next.
     distributor.shared.stopping.send_replace(true);
     let outcome = timeout(DRAIN, &mut server).await;

@@ -35,7 +35,7 @@ pub trait Fleet: Send + Sync + 'static {
     /// Empties caches on every connected node (C3).
     async fn flush(&self, flush: Flush) -> Result<(), Refusal>;
 
-    /// Where connected nodes answer, HTTP and HTTPS; empty where none says so.
+    /// Where nodes answer, HTTP and HTTPS, as they last told; empty where none says so.
     fn addresses(&self) -> (String, String);
 
     /// The certificate of the internal authority.

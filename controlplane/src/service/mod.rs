@@ -10,6 +10,7 @@ mod export;
 mod fleet;
 mod freeze;
 mod import;
+mod ocsp;
 mod principals;
 mod references;
 mod remove;
@@ -128,7 +129,7 @@ impl Service {
         key: Key,
         expected_revision: Option<u64>,
         wait: Option<Duration>,
-    ) -> Result<Rollout, Refusal> {
+    ) -> Result<Option<Rollout>, Refusal> {
         let key = texts::own_key(key, caller, &self.inner.options);
         let (caller, options) = (caller.clone(), self.inner.options.clone());
         let (live, revision) = store::transact(self.inner.store.as_ref(), move |tx| {
@@ -241,20 +242,16 @@ impl Service {
         Ok((changes, covered))
     }
 
-    /// Waits until the connected nodes run a revision, as long as the call or the installation says (C2).
+    /// Waits until the connected nodes run a revision, as long as the call or the installation says (C2). Nothing is told
+    /// of a change that does not reach traffic.
     async fn rollout(
         &self,
         revision: Option<u64>,
         live: bool,
         wait: Option<Duration>,
-    ) -> Result<Rollout, Refusal> {
+    ) -> Result<Option<Rollout>, Refusal> {
         let Some(revision) = revision.filter(|_| live) else {
-            let revision = revision.unwrap_or_else(|| *self.inner.store.revisions().borrow());
-            return Ok(Rollout {
-                revision,
-                complete: true,
-                nodes: Vec::new(),
-            });
+            return Ok(None);
         };
         let wait = match wait {
             Some(wait) => wait,
@@ -264,7 +261,7 @@ impl Service {
                 Duration::from_millis(settings.rollout_wait_ms.into())
             }
         };
-        Ok(self.inner.fleet.wait(revision, wait).await)
+        Ok(Some(self.inner.fleet.wait(revision, wait).await))
     }
 }
 

@@ -42,8 +42,8 @@ pub struct Applied {
     pub entities: Vec<Stored>,
     /// The names of what was deleted.
     pub pruned: Vec<String>,
-    /// How far it has come.
-    pub rollout: Rollout,
+    /// How far it has come; none where nothing of it reaches traffic.
+    pub rollout: Option<Rollout>,
 }
 
 /// An entity with its name and revision.

@@ -347,7 +347,20 @@ impl Instance {
 
     /// As [`Instance::command`], but it must end well; its standard output.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.command(arguments)?;
+        Self::succeed(arguments, self.command(arguments)?)
+    }
+
+    /// Runs a command of the same binary that has nothing to do with this instance; it must end well.
+    pub fn run_alone(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(&self.binary)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("running tidegate {}", arguments.join(" ")))?;
+        Self::succeed(arguments, output)
+    }
+
+    fn succeed(arguments: &[&str], output: Output) -> Result<String> {
         ensure!(
             output.status.success(),
             "`tidegate {}` ended with {}:\n{}{}",
