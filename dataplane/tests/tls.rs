@@ -30,11 +30,8 @@ fn key_pair(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
 fn certificate(id: &str, name: &str) -> (Change, CertificateDer<'static>) {
     let (chain, key) = key_pair(name);
     let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
-    let made = Certificate {
-        id: id.into(),
-        names: vec![name.to_owned()],
-        key: Arc::new(CertifiedKey::new(vec![chain.clone()], key)),
-    };
+    let key = Arc::new(CertifiedKey::new(vec![chain.clone()], key));
+    let made = Certificate::new(id.into(), vec![name.to_owned()], key);
     (Change::Certificate(Arc::new(made)), chain)
 }
 

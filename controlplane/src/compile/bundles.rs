@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use prost::Message;
 use tidegate_proto::config::v1::{BundleKind, CertificateBundle, StageBundle};
 
@@ -210,6 +211,10 @@ async fn certificate(view: &mut dyn Read, id: &str) -> Result<Option<(u64, Certi
         names: certificate.names.unwrap_or_default(),
         chain_pem: certificate.chain_pem.unwrap_or_default().into_bytes(),
         private_key_pem: secret,
+        ocsp: BASE64
+            .decode(certificate.ocsp_response.unwrap_or_default())
+            .map_err(Refusal::internal)?,
+        ocsp_until: certificate.ocsp_until.map_or(0, |until| until.unix()),
     };
     Ok(Some((row.revision, bundle)))
 }

@@ -86,6 +86,7 @@ pub(super) async fn compiled(store: &dyn Store) -> Result<Option<Compiled>, Refu
         names: Vec::new(),
         chain_pem: chain.as_bytes().to_vec(),
         private_key_pem,
+        ..CertificateBundle::default()
     };
     Ok(Some(Compiled {
         revision: row.revision,

@@ -25,6 +25,12 @@ pub struct Certificate {
     /// Its key; only on the way in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_key_pem: Option<String>,
+    /// An OCSP response for it in DER form, as base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocsp_response: Option<String>,
+    /// Until when that is good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocsp_until: Option<Timestamp>,
     /// Until when it is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
@@ -35,7 +41,7 @@ pub struct Certificate {
 
 impl Certificate {
     /// Members that only the service sets.
-    pub const READ_ONLY: &[&str] = &["id", "arn", "notAfter"];
+    pub const READ_ONLY: &[&str] = &["id", "arn", "notAfter", "ocspUntil"];
 
     /// Its labels; chain and key are read by the service.
     pub fn check(&self) -> Result<(), Refusal> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    Caller, ServiceOptions, Stored, audit_of, export, freeze, references, special,
+    Caller, ServiceOptions, Stored, audit_of, export, freeze, ocsp, references, special,
     texts::{check_parent, conflict, is_generated, is_live, missing, top_of},
 };
 use crate::{
@@ -118,6 +118,7 @@ impl<'t> Unit<'t> {
             Entity::Certificate(certificate) => {
                 secret =
                     special::read_certificate(certificate, &key.id, &self.caller.account, &self.region())?;
+                ocsp::check(certificate)?;
             }
             Entity::ClientCertificate(certificate) => {
                 secret = special::new_client_certificate(certificate, &key.id)?;
@@ -252,19 +253,17 @@ impl<'t> Unit<'t> {
                 }
                 api_key.last_updated_date = Some(Timestamp::now());
             }
-            (_, Entity::Certificate(certificate)) => {
-                let new = special::read_certificate(certificate, &key.id, &row.account, &row.region);
-                secret = match new {
-                    Ok(secret) => secret,
-                    // The chain stays, and with it the key.
-                    Err(_)
-                        if matches!((&before, &entity), (Entity::Certificate(a), Entity::Certificate(b))
-                        if a.chain_pem == b.chain_pem && b.private_key_pem.is_none()) =>
-                    {
-                        Secret::Keep
-                    }
-                    Err(refusal) => return Err(refusal),
-                };
+            (Entity::Certificate(old), Entity::Certificate(certificate)) => {
+                let same_chain = old.chain_pem == certificate.chain_pem;
+                // Where the chain stays and no key is given, the key stays.
+                if !same_chain || certificate.private_key_pem.is_some() {
+                    secret = special::read_certificate(certificate, &key.id, &row.account, &row.region)?;
+                }
+                if !same_chain && old.ocsp_response == certificate.ocsp_response {
+                    // It was the old chain's.
+                    certificate.ocsp_response = None;
+                }
+                ocsp::check(certificate)?;
             }
             (_, Entity::RestApi(api)) => freeze::expand_policy(api, &key.id, &row.account, &row.region),
             _ => {}

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use rustls::SignatureAlgorithm;
+use rustls::sign::CertifiedKey;
+
 /// A certificate and the server names it answers for.
 #[derive(Debug)]
 pub struct Certificate {
@@ -10,7 +13,58 @@ pub struct Certificate {
     /// Lower-case names; `*.example.com` stands for one label. Empty: the default certificate.
     pub names: Vec<String>,
     /// Chain and key, checked to belong together.
-    pub key: Arc<rustls::sign::CertifiedKey>,
+    key: Arc<CertifiedKey>,
+    staple: Option<Staple>,
+}
+
+/// The same with an OCSP response, for as long as that is good.
+#[derive(Debug)]
+struct Staple {
+    key: Arc<CertifiedKey>,
+    /// Seconds since 1970.
+    until: u64,
+}
+
+impl Certificate {
+    /// A certificate without an OCSP response.
+    pub fn new(id: Arc<str>, names: Vec<String>, key: Arc<CertifiedKey>) -> Self {
+        Self {
+            id,
+            names,
+            key,
+            staple: None,
+        }
+    }
+
+    /// With an OCSP response in DER form that is good until `until`, in seconds since 1970.
+    #[must_use]
+    pub fn stapled(mut self, response: Vec<u8>, until: u64) -> Self {
+        let mut key = CertifiedKey::clone(&self.key);
+        key.ocsp = Some(response);
+        self.staple = Some(Staple {
+            key: Arc::new(key),
+            until,
+        });
+        self
+    }
+
+    /// What a handshake at `now`, in seconds since 1970, shows: a response that has ended is worse than none.
+    pub fn shown(&self, now: u64) -> &Arc<CertifiedKey> {
+        match &self.staple {
+            Some(staple) if now < staple.until => &staple.key,
+            _ => &self.key,
+        }
+    }
+
+    /// The kind of its key.
+    pub fn algorithm(&self) -> SignatureAlgorithm {
+        self.key.key.algorithm()
+    }
+
+    /// Whether a handshake in which the client takes these signatures can use it.
+    pub fn suits(&self, schemes: &[rustls::SignatureScheme]) -> bool {
+        self.key.key.choose_scheme(schemes).is_some()
+    }
 }
 
 /// Settings of the installation.

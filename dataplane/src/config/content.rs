@@ -104,15 +104,16 @@ pub(super) fn certificate(bundle: proto::CertificateBundle) -> Result<Certificat
         Err(rustls::Error::InconsistentKeys(_)) => return Err(ContentError::KeyMismatch),
         Err(_) => return Err(ContentError::Chain),
     }
-    let certificate = Certificate {
-        id: bundle.id.into(),
-        names: bundle
-            .names
-            .into_iter()
-            .map(|name| name.to_ascii_lowercase())
-            .collect(),
-        key: Arc::new(key),
-    };
+    let names = bundle
+        .names
+        .into_iter()
+        .map(|name| name.to_ascii_lowercase())
+        .collect();
+    let mut certificate = Certificate::new(bundle.id.into(), names, Arc::new(key));
+    if !bundle.ocsp.is_empty() {
+        let until = u64::try_from(bundle.ocsp_until).unwrap_or(0);
+        certificate = certificate.stapled(bundle.ocsp, until);
+    }
     // This thread may take its time; a shard's first client should not wait for it.
     tls::warm_up(&certificate);
     Ok(certificate)
