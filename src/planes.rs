@@ -65,6 +65,7 @@ async fn serve_control(settings: &Settings, alone: bool) -> anyhow::Result<()> {
         domain_suffixes: Some(vec![settings.domain_suffix.clone()]),
         region: settings.region.clone(),
         account: settings.account_id.clone(),
+        limits: settings.limits()?,
         ..tidegate_controlplane::Options::new(&data_dir)
     };
     let stop = async move {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::json;
+use tidegate_plan::limits::{Limit, Limits};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -56,6 +57,8 @@ pub struct Options {
     pub region: String,
     /// The account of principals that are made without one.
     pub account: String,
+    /// The table of limits; `import-bytes` is the control plane's.
+    pub limits: Limits,
 }
 
 impl Options {
@@ -73,6 +76,7 @@ impl Options {
             domain_suffixes: None,
             region: "us-east-1".into(),
             account: "000000000000".into(),
+            limits: Limits::default(),
         }
     }
 }
@@ -165,6 +169,8 @@ pub async fn run_until(mut options: Options, stop: impl Future<Output = ()> + Se
         service,
         FaceOptions {
             scratch: data_dir.clone(),
+            import_bytes: options.limits.count(Limit::ImportBytes),
+            connections: options.limits.count(Limit::AdminConnections),
         },
     );
     let mut admin = std::pin::pin!(admin.serve(face, until(stopped.clone())));

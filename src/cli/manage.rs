@@ -233,6 +233,35 @@ pub(crate) struct ExplainArgs {
     pub(crate) node: String,
 }
 
+/// `tidegate test-invoke`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples:\n  tidegate test-invoke abc123 GET /pets/{petId} --path /pets/7?verbose=1\n  tidegate test-invoke abc123 POST /pets --data '{\"type\":\"dog\"}' --header 'content-type: application/json'\n\nThe call is real: the integration is called. Nothing is counted or logged."
+)]
+pub(crate) struct TestInvokeArgs {
+    /// The API's id
+    pub(crate) api: String,
+    /// The method to send
+    pub(crate) method: String,
+    /// The resource: its path as defined, or its id
+    pub(crate) resource: String,
+    /// Path and query of the request [default: the resource's path as it is defined]
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    pub(crate) path: String,
+    /// A header of the request; may be repeated
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = parse_header)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// The body: text, or `@FILE`
+    #[arg(long, short = 'd', value_name = "TEXT")]
+    pub(crate) data: Option<String>,
+    /// A stage variable; may be repeated
+    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) variables: Vec<(String, String)>,
+    /// The node that runs it, by id or name [default: any]
+    #[arg(long, value_name = "NODE", default_value = "", hide_default_value = true)]
+    pub(crate) node: String,
+}
+
 /// `tidegate wait`.
 #[derive(Debug, Clone, Args)]
 #[command(

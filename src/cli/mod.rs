@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use manage::{
     ApplyArgs, BackupArgs, BasePathMode, BindArgs, CompletionsArgs, DeleteArgs, DeployArgs, DiffArgs,
     ExplainArgs, GetArgs, ImportArgs, ImportMode, ListArgs, NodeCommand, NodeRemoveArgs, NodeTokenArgs,
-    PrincipalCommand, PrincipalCreateArgs, RestoreArgs, WaitArgs,
+    PrincipalCommand, PrincipalCreateArgs, RestoreArgs, TestInvokeArgs, WaitArgs,
 };
 pub(crate) use serve::{
     ControlListenArgs, ControlPlaneArgs, DataPlaneArgs, DemoArgs, DemoBackendArgs, IoDriver, TrafficArgs,
@@ -136,6 +136,9 @@ pub(crate) enum Command {
     Ca,
     /// Show which phases a request would pass, and what each decides
     Explain(ExplainArgs),
+    /// Run a method of an API's draft, deployed or not, and print the answer and its execution log
+    #[command(name = "test-invoke")]
+    TestInvoke(TestInvokeArgs),
     /// Wait until every connected data plane runs a revision
     Wait(WaitArgs),
     /// Copy the store of a running installation to a file
@@ -201,6 +204,7 @@ mod tests {
             "tidegate bind function arn:aws:lambda:us-east-1:000000000000:function:f http://127.0.0.1:9/",
             "tidegate ca",
             "tidegate explain GET http://localhost/x",
+            "tidegate test-invoke abc GET /pets/{id} --path /pets/1?a=b --header a:b --data @f --variable v=1",
             "tidegate wait 12",
             "tidegate backup b.tgb",
             "tidegate restore b.tgb",

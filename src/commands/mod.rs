@@ -5,6 +5,7 @@ mod backup;
 mod entity;
 mod import;
 mod nodes;
+mod test_invoke;
 
 pub(crate) use import::import_document;
 
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Nodes => client(&global, nodes::list(&global))?,
         Command::Node(NodeCommand::Token(args)) => client(&global, nodes::token(&global, &args))?,
         Command::Node(NodeCommand::Remove(args)) => client(&global, nodes::remove(&global, &args))?,
+        Command::TestInvoke(args) => client(&global, test_invoke::test_invoke(&global, &args))?,
         Command::Wait(args) => return client(&global, nodes::wait(&global, &args)),
         Command::Explain(args) => client(&global, nodes::explain(&global, &args))?,
         Command::Ca => client(&global, nodes::authority(&global))?,

@@ -2,6 +2,7 @@
 //! are served meanwhile, nothing is lost, and memory stays bounded.
 
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tidegate_harness::backend::pattern;
@@ -9,6 +10,7 @@ use tidegate_harness::definition::Definition;
 use tidegate_harness::process::{PATIENCE, resident};
 use tidegate_harness::raw::{Connection, End, get, request, request_with};
 use tidegate_harness::suite::{Context, Shared, Test};
+use tidegate_harness::tools;
 
 use crate::pets::everything;
 
@@ -42,6 +44,14 @@ pub(crate) const TESTS: &[Test] = &[
     Test::both_drivers(
         "backends_that_never_read_on_are_timed_out",
         backends_that_never_read_on_are_timed_out,
+    ),
+    Test::once(
+        "large_calls_of_the_admin_api_are_refused",
+        large_calls_of_the_admin_api_are_refused,
+    ),
+    Test::once(
+        "silent_admin_connections_make_room",
+        silent_admin_connections_make_room,
     ),
 ];
 
@@ -143,6 +153,82 @@ fn provoke(address: SocketAddr, input: &[u8]) -> Result<()> {
         return Ok(()); // refused already
     }
     connection.drain().map(|_| ())
+}
+
+/// C6, D15: 100 MB to the Admin API: without a token not a byte of it is taken in, with one not more than a message may
+/// have; either way the answer says why, and the control plane holds none of it.
+fn large_calls_of_the_admin_api_are_refused(context: &Context) -> Result<()> {
+    let nghttp = tools::find("nghttp")?;
+    let up = context.plan().up("up")?;
+    let control = up.ready().control_plane.context("a control plane")?;
+    let file = context.directory().join("message");
+    // A gRPC message: not compressed, of 100 MB, all of it zero bytes.
+    let mut message = vec![0; 5 + 100_000_000];
+    message[1..5].copy_from_slice(&100_000_000_u32.to_be_bytes());
+    std::fs::write(&file, &message)?;
+    let token_file = up.ready().json["adminTokenFile"]
+        .as_str()
+        .context("a token file")?;
+    let token = std::fs::read_to_string(token_file)?;
+    let url = format!("http://{}/tidegate.admin.v1.AdminService/Get", up.ready().admin);
+    let before = resident(control)?;
+    for (token, status) in [("wrong", "16"), (token.trim(), "11")] {
+        let authorization = format!("authorization: Bearer {token}");
+        let mut running = Vec::new();
+        for _ in 0..8 {
+            let mut command = Command::new(&nghttp);
+            command
+                .args(["-v", "-n", "-d"])
+                .arg(&file)
+                .args([
+                    "-H",
+                    ":method: POST",
+                    "-H",
+                    "content-type: application/grpc",
+                    "-H",
+                    "te: trailers",
+                ])
+                .args(["-H", &authorization, &url])
+                .stdout(Stdio::piped());
+            running.push(command.spawn()?);
+        }
+        for child in running {
+            let told = child.wait_with_output()?;
+            let head = String::from_utf8_lossy(&told.stdout).into_owned();
+            ensure!(
+                head.contains(&format!("grpc-status: {status}")),
+                "no status {status} in what nghttp tells"
+            );
+        }
+        let grown = resident(control)?.saturating_sub(before);
+        ensure!(
+            grown < 64 << 20,
+            "{status}: the control plane grew by {grown} bytes"
+        );
+    }
+    up.run(&["nodes"]).map(drop)
+}
+
+/// `admin-connections`: connections that say nothing are ended, and whoever waits behind them gets his turn.
+fn silent_admin_connections_make_room(context: &Context) -> Result<()> {
+    let up = context
+        .plan()
+        .set("TIDEGATE_LIMITS__ADMIN_CONNECTIONS", "8")
+        .up("up")?;
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(Connection::open(up.ready().admin)?);
+    }
+    up.run(&["nodes"])?;
+    for (at, connection) in silent.into_iter().enumerate() {
+        // Ended by the other side: with nothing, or a reset.
+        let ended = connection.drain();
+        ensure!(
+            ended.is_ok_and(|(rest, _)| rest.len() < 64),
+            "connection {at} got an answer"
+        );
+    }
+    Ok(())
 }
 
 /// D15: a request head has ten seconds; 200 connections that send theirs byte by byte do not keep others waiting.

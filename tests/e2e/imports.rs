@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
+use tidegate_harness::instance::FREE;
 use tidegate_harness::process::resident;
 use tidegate_harness::raw::get;
 use tidegate_harness::suite::{Context, Shared, Test};
@@ -19,6 +20,10 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     Test::once("cycles_end", cycles_end),
     Test::once("a_file_of_100_mb_is_refused", a_file_of_100_mb_is_refused),
+    Test::once(
+        "the_limit_of_a_document_can_be_set",
+        the_limit_of_a_document_can_be_set,
+    ),
     Test::once("what_is_not_understood_is_named", what_is_not_understood_is_named),
     Test::once("updates_merge_or_overwrite", updates_merge_or_overwrite),
     Test::once(
@@ -211,6 +216,31 @@ fn a_file_of_100_mb_is_refused(context: &Context) -> Result<()> {
     let grown = resident(control)?.saturating_sub(before);
     ensure!(grown < 64 << 20, "the control plane grew by {grown} bytes");
     ensure_alive(&shared)
+}
+
+/// QUO-077: the bound of a document is a setting; over it the refusal names the bound and the setting, under it nothing is
+/// said.
+fn the_limit_of_a_document_can_be_set(context: &Context) -> Result<()> {
+    let control = context
+        .plan()
+        .set("TIDEGATE_LIMITS__IMPORT_BYTES", "10KiB")
+        .control_plane("control", FREE)?;
+    let document = |bytes: usize| -> Result<String> {
+        let text =
+            "{\"openapi\": \"3.0.1\", \"info\": {\"title\": \"sized\", \"version\": \"1\"}, \"paths\": {}}";
+        let path = context.directory().join(format!("{bytes}.json"));
+        std::fs::write(&path, format!("{text:<bytes$}"))?;
+        Ok(path.display().to_string())
+    };
+    control.run(&["import", &document(10 << 10)?])?;
+    let output = control.command(&["import", &document((10 << 10) + 1)?])?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(1) && told.contains("10 KiB") && told.contains("import-bytes"),
+        "{} {told}",
+        output.status
+    );
+    Ok(())
 }
 
 /// What the import does not take over is a warning that names it.

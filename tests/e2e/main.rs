@@ -11,6 +11,7 @@ mod hostile;
 mod imports;
 mod pets;
 mod planes;
+mod test_invoke;
 mod tls;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         ("planes", planes::TESTS),
         ("deploys", deploys::TESTS),
         ("imports", imports::TESTS),
+        ("test_invoke", test_invoke::TESTS),
         ("tls", tls::TESTS),
     ];
     let mut trials = Vec::new();

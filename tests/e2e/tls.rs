@@ -158,12 +158,14 @@ impl Pair {
         ] {
             let (key, pem) = (format!("{kind}.key"), format!("{kind}.pem"));
             let hexadecimal = format!("0x{serial}");
+            // An index has one certificate a subject.
+            let subject = format!("/CN={kind}");
             let mut request = vec![
                 "req", "-x509", "-nodes", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2",
             ];
             request.extend([
                 "-subj",
-                "/CN=leaf",
+                &subject,
                 "-addext",
                 &extension,
                 "-set_serial",
@@ -172,7 +174,7 @@ impl Pair {
             request.extend(["-keyout", &key, "-out", &pem]);
             request.extend(algorithm);
             pair.openssl(&request)?;
-            index.push_str(&format!("V\t491231235959Z\t\t{serial}\tunknown\t/CN=leaf\n"));
+            index.push_str(&format!("V\t491231235959Z\t\t{serial}\tunknown\t{subject}\n"));
         }
         std::fs::write(pair.directory.join("index.txt"), index)?;
         for kind in ["ec", "rsa"] {

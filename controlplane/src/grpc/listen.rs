@@ -1,19 +1,20 @@
 //! The Admin API's address: plain on loopback, TLS anywhere else.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tidegate_proto::admin::v1::admin_service_server::AdminServiceServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use super::AdminFace;
+use super::{AdminFace, accept, gate::Gate};
 use crate::model::Refusal;
 
 /// Largest message that is taken; documents come in chunks.
 const MAX_MESSAGE: usize = 16 << 20;
 /// Calls that one connection may have under way.
-const CONCURRENCY: usize = 256;
+const CONCURRENCY: u32 = 64;
+/// Pings that notice a client which vanished without a word, or takes nothing any more.
+const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// How the Admin API is reached.
 #[derive(Clone, Debug)]
@@ -56,17 +57,22 @@ impl AdminListener {
 
     /// Answers until `stop`, then finishes the calls under way.
     pub async fn serve(self, face: AdminFace, stop: impl Future<Output = ()> + Send) -> Result<(), Refusal> {
-        let service = AdminServiceServer::new(face)
+        let (service, places) = (face.service.clone(), face.options.connections);
+        let calls = AdminServiceServer::new(face)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let mut server = Server::builder().concurrency_limit_per_connection(CONCURRENCY);
+        let mut server = Server::builder()
+            .concurrency_limit_per_connection(CONCURRENCY as usize)
+            .max_concurrent_streams(CONCURRENCY)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE));
         if let Some((chain, key)) = self.identity {
             let tls = ServerTlsConfig::new().identity(Identity::from_pem(chain, key));
             server = server.tls_config(tls).map_err(Refusal::internal)?;
         }
         server
-            .add_service(service)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), stop)
+            .add_service(Gate::new(calls, service))
+            .serve_with_incoming_shutdown(accept::accept(self.listener, places), stop)
             .await
             .map_err(Refusal::internal)
     }

@@ -1,6 +1,8 @@
 //! The Admin API's face: translates between the contract and the use cases, and nothing more.
 
+mod accept;
 mod convert;
+mod gate;
 mod listen;
 mod streams;
 
@@ -8,12 +10,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use tidegate_proto::{
     admin::v1::{self as admin, admin_service_server::AdminService},
-    config::v1::{Bundle, BundleKind, Probe, probe::Mode},
+    config::v1::{Probe, ProbeResult, probe::Mode},
 };
 use tonic::{Code as GrpcCode, Request, Response, Status, metadata::MetadataMap};
 
 use crate::{
-    model::{CanarySettings, Code, Collection, Key, Refusal, id},
+    model::{CanarySettings, Code, Collection, Key, Principal, Refusal, id},
     service::{Apply, Caller, Deploy, Service},
 };
 
@@ -33,6 +35,10 @@ pub struct AdminFace {
 pub struct FaceOptions {
     /// Where copies for backups are made.
     pub scratch: PathBuf,
+    /// The largest document that an import takes, in bytes.
+    pub import_bytes: usize,
+    /// Connections at a time.
+    pub connections: usize,
 }
 
 impl AdminFace {
@@ -41,10 +47,13 @@ impl AdminFace {
         Self { service, options }
     }
 
-    /// Who calls (C6).
+    /// Who calls (C6): the principal that the gate has found.
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let token = bearer(request.metadata()).unwrap_or_default();
-        let principal = self.service.authenticate(token).await.map_err(status)?;
+        let principal = request
+            .extensions()
+            .get::<Principal>()
+            .cloned()
+            .ok_or_else(|| Status::unauthenticated("a token is needed"))?;
         Ok(Caller {
             principal: principal.id.unwrap_or_default(),
             account: principal.account_id.unwrap_or_default(),
@@ -86,7 +95,7 @@ impl AdminService for AdminFace {
                 .map(convert::to_message)
                 .collect::<Result<_, _>>()?,
             pruned: applied.pruned,
-            rollout: Some(applied.rollout),
+            rollout: applied.rollout,
         }))
     }
 
@@ -131,9 +140,7 @@ impl AdminService for AdminFace {
             .delete(&caller, key, request.expected_revision, millis(request.wait_ms))
             .await
             .map_err(status)?;
-        Ok(Response::new(admin::DeleteResponse {
-            rollout: Some(rollout),
-        }))
+        Ok(Response::new(admin::DeleteResponse { rollout }))
     }
 
     type WatchStream = streams::WatchStream;
@@ -155,9 +162,14 @@ impl AdminService for AdminFace {
         request: Request<tonic::Streaming<admin::ImportRequest>>,
     ) -> Result<Response<admin::ImportResponse>, Status> {
         let caller = self.caller(&request).await?;
-        streams::import(&self.service, &caller, request.into_inner())
-            .await
-            .map(Response::new)
+        streams::import(
+            &self.service,
+            &caller,
+            self.options.import_bytes,
+            request.into_inner(),
+        )
+        .await
+        .map(Response::new)
     }
 
     async fn deploy(
@@ -190,7 +202,7 @@ impl AdminService for AdminFace {
             deployment,
             invoke_url: deployed.invoke_url,
             warnings: deployed.warnings,
-            rollout: Some(deployed.rollout),
+            rollout: deployed.rollout,
         }))
     }
 
@@ -266,15 +278,9 @@ impl AdminService for AdminFace {
             method: request.method,
             url: request.url,
             headers: request.headers,
-            ..self.new_probe()?
+            ..Probe::default()
         };
-        let node = text(request.node_id);
-        let result = self
-            .service
-            .fleet()
-            .probe(node.as_deref(), probe)
-            .await
-            .map_err(status)?;
+        let result = self.ask(request.node_id, probe).await?;
         Ok(Response::new(admin::ExplainResponse {
             steps: result.steps,
             status: result.status,
@@ -287,52 +293,37 @@ impl AdminService for AdminFace {
     ) -> Result<Response<admin::ProbeResponse>, Status> {
         let caller = self.caller(&request).await?;
         let request = request.into_inner();
-        let content = self
+        let verb = request.http_method.to_ascii_uppercase();
+        let bundle = self
             .service
             .test_bundle(
                 &caller,
                 &request.api_id,
                 &request.resource_id,
-                &request.http_method,
+                &verb,
                 &request.stage_variables,
             )
             .await
             .map_err(status)?;
-        let bundle = Bundle {
-            id: format!("{}/test-invoke-stage", request.api_id),
-            kind: BundleKind::Stage.into(),
-            format: crate::compile::FORMAT,
-            revision: 0,
-            sha256: aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content)
-                .as_ref()
-                .to_vec(),
-            content: content.into(),
-            ..Bundle::default()
-        };
         let probe = Probe {
             mode: Mode::TestInvoke.into(),
             ephemeral: Some(bundle),
-            method: request.http_method,
+            method: verb,
             url: request.path_with_query_string,
             headers: request.headers,
             body: request.body,
             stage_variables: request.stage_variables,
             resource_id: request.resource_id,
-            ..self.new_probe()?
+            ..Probe::default()
         };
-        let node = text(request.node_id);
-        let result = self
-            .service
-            .fleet()
-            .probe(node.as_deref(), probe)
-            .await
-            .map_err(status)?;
+        let result = self.ask(request.node_id, probe).await?;
         Ok(Response::new(admin::ProbeResponse {
             status: result.status,
             headers: result.headers,
             body: result.body,
             log: result.log,
             latency_ms: result.latency_ms,
+            body_bytes: result.body_bytes,
         }))
     }
 
@@ -412,11 +403,14 @@ impl AdminService for AdminFace {
 }
 
 impl AdminFace {
-    fn new_probe(&self) -> Result<Probe, Status> {
-        Ok(Probe {
-            id: id::random(16).map_err(status)?,
-            ..Probe::default()
-        })
+    /// Has a node, or any where none is named, run a command (C3).
+    async fn ask(&self, node: String, probe: Probe) -> Result<ProbeResult, Status> {
+        let node = text(node);
+        self.service
+            .fleet()
+            .probe(node.as_deref(), probe)
+            .await
+            .map_err(status)
     }
 }
 
@@ -439,8 +433,7 @@ pub(crate) fn status(refusal: Refusal) -> Status {
     Status::with_metadata(code, refusal.message, metadata)
 }
 
-fn bearer(metadata: &MetadataMap) -> Option<&str> {
-    let value = metadata.get("authorization")?.to_str().ok()?;
+fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

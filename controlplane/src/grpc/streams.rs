@@ -2,6 +2,7 @@
 
 use std::{path::Path, pin::Pin};
 
+use tidegate_plan::limits::{Limit, Unit};
 use tidegate_proto::admin::v1 as admin;
 use tokio::{fs::File, io::AsyncReadExt, sync::mpsc};
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
@@ -9,8 +10,8 @@ use tonic::{Status, Streaming};
 
 use super::{convert, status};
 use crate::{
-    model::{ImportMode, Refusal, id},
-    openapi::{self, BasePath, ImportOptions, MAX_DOCUMENT_BYTES},
+    model::{Code, ImportMode, Refusal, id},
+    openapi::{self, BasePath, ImportOptions},
     service::{Caller, Import, Service},
     store::StoreError,
 };
@@ -81,6 +82,7 @@ async fn follow(
 pub(super) async fn import(
     service: &Service,
     caller: &Caller,
+    max_bytes: usize,
     mut stream: Streaming<admin::ImportRequest>,
 ) -> Result<admin::ImportResponse, Status> {
     let mut options: Option<admin::ImportOptions> = None;
@@ -90,11 +92,16 @@ pub(super) async fn import(
         if options.is_none() {
             options = Some(message.options.unwrap_or_default());
         }
-        if document.len() + message.document.len() > MAX_DOCUMENT_BYTES {
-            return Err(status(Refusal::bad_request(format!(
-                "The document is larger than {} MiB, the limit of an import",
-                MAX_DOCUMENT_BYTES >> 20
-            ))));
+        if document.len() + message.document.len() > max_bytes {
+            return Err(status(Refusal::new(
+                Code::LimitExceeded,
+                format!(
+                    "The document is larger than {}, the bound of an import: split it, or raise the control plane's limit \
+                     {}",
+                    Unit::Bytes.show(max_bytes as u64),
+                    Limit::ImportBytes
+                ),
+            )));
         }
         document.extend_from_slice(&message.document);
     }
@@ -110,6 +117,7 @@ pub(super) async fn import(
         fail_on_warnings: options.fail_on_warnings,
         account_id: caller.account.clone(),
         region: service.options().region.clone(),
+        max_bytes,
         ..ImportOptions::default()
     };
     let imported = tokio::task::spawn_blocking(move || openapi::import(&document, &reading))

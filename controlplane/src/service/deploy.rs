@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use prost::Message;
-use tidegate_proto::admin::v1::Rollout;
+use tidegate_proto::{
+    admin::v1::Rollout,
+    config::v1::{Bundle, BundleKind},
+};
 
 use super::{Caller, Service, Stored, freeze, texts, unit, unit::Unit};
 use crate::{
@@ -11,6 +15,9 @@ use crate::{
     model::{CanarySettings, Deployment, Entity, Key, Kind, MethodSnapshot, Refusal, Stage, Timestamp, id},
     store::{self, Secret},
 };
+
+/// The method that stands for all that a resource does not name.
+const ANY: &str = "ANY";
 
 /// What to deploy, and where to.
 #[derive(Clone, Debug, Default)]
@@ -42,8 +49,8 @@ pub struct Deployed {
     pub invoke_url: String,
     /// What will not work, by name.
     pub warnings: Vec<String>,
-    /// How far it has come.
-    pub rollout: Rollout,
+    /// How far it has come; none where no stage serves it.
+    pub rollout: Option<Rollout>,
 }
 
 impl Service {
@@ -75,7 +82,8 @@ impl Service {
         })
     }
 
-    /// The draft of an API as one stage's bundle, for a test of one of its methods (DEP-020, OBV-186).
+    /// One resource of an API's draft as a stage's bundle, for a test of one of its methods (DEP-020, OBV-186). The rest of
+    /// the draft is left out, so that the path of a test cannot lead anywhere else (OBV-178).
     pub async fn test_bundle(
         &self,
         caller: &Caller,
@@ -83,7 +91,7 @@ impl Service {
         resource: &str,
         verb: &str,
         variables: &BTreeMap<String, String>,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<Bundle, Refusal> {
         caller.may_write(Kind::Method)?;
         let mut view = self.store().read().await?;
         let view = view.as_mut();
@@ -96,14 +104,22 @@ impl Service {
         {
             return Err(Refusal::unknown_resource());
         }
-        if view.get(&Key::method(api, resource, verb)).await?.is_none() {
+        if verb == ANY {
+            return Err(Refusal::bad_request(
+                "Name the method to send to a resource whose method is ANY: GET, for example",
+            ));
+        }
+        let own = view.get(&Key::method(api, resource, verb)).await?;
+        // SCN-040: what ANY stands for can be tested.
+        if own.is_none() && view.get(&Key::method(api, resource, ANY)).await?.is_none() {
             return Err(Refusal::unknown_method());
         }
         let row = view
             .get(&Key::top(Kind::RestApi, api))
             .await?
             .ok_or_else(Refusal::unknown_resource)?;
-        let definition = freeze::definition(view, api).await?;
+        let mut definition = freeze::definition(view, api).await?;
+        definition.resources.retain(|id, _| id == resource);
         let stage = Stage {
             stage_name: Some("test-invoke-stage".into()),
             variables: Some(variables.clone()),
@@ -118,7 +134,15 @@ impl Service {
             canary: None,
             bindings: &[],
         };
-        Ok(compile::stage(&source)?.output.encode_to_vec())
+        let content = compile::stage(&source)?.output.encode_to_vec();
+        Ok(Bundle {
+            id: format!("{api}/test-invoke-stage"),
+            kind: BundleKind::Stage.into(),
+            format: compile::FORMAT,
+            sha256: digest(&SHA256, &content).as_ref().to_vec(),
+            content: content.into(),
+            ..Bundle::default()
+        })
     }
 
     /// Where a stage answers. On a loopback listener the form by path, which needs no name to be resolved; empty where

@@ -286,7 +286,7 @@ fn did_you_mean(name: &str) -> String {
 const PAGE_TOP: &str = "\
 # Limits and time-outs
 
-Every bound of the data plane and what happens over it. Each can be set by name under `[limits]` in the \
+Every bound of the data plane, and those of the control plane that can be set, and what happens over each. Each can be set by name under `[limits]` in the \
 configuration file; sizes take `KiB`, `MiB` and `GiB`, times `ms`, `s`, `m` and `h`.
 
 With `mode = \"service\"` the rows marked *cap* cannot be raised above their default, which is the service's hard \
@@ -361,6 +361,9 @@ pub enum Limit {
     StagesPerNode,
     BundleBytes,
     DeltaChunkBytes,
+    TestInvokeBodyBytes,
+    ImportBytes,
+    AdminConnections,
     AccessLogRing,
     AccessLogTextBytes,
     MetricSeries,
@@ -404,7 +407,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 62] = [
+const ROWS: [Row; 65] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -526,6 +529,12 @@ const ROWS: [Row; 62] = [
         "the bundle is refused", "One bundle of configuration"),
     row(Limit::DeltaChunkBytes, "delta-chunk-bytes", Unit::Bytes, [MIB, 64 * KIB, 4 * MIB],
         "the stream is closed", "One message of the configuration stream"),
+    row(Limit::TestInvokeBodyBytes, "test-invoke-body-bytes", Unit::Bytes, [MIB, 0, 8 * MIB],
+        "cut, and said in the log", "The body that a test invocation gives back"),
+    cap(row(Limit::ImportBytes, "import-bytes", Unit::Bytes, [6 * MIB, KIB, 64 * MIB],
+        "the import is refused", "An OpenAPI document, at the control plane (QUO-077)")),
+    row(Limit::AdminConnections, "admin-connections", Unit::Count, [256, 8, 65_536],
+        "waits to be accepted", "Connections to the control plane's Admin API"),
     // Records.
     row(Limit::AccessLogRing, "access-log-ring", Unit::Bytes, [MIB, 64 * KIB, 256 * MIB],
         "dropped, and counted", "Access log records of one shard that wait to be written"),

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 use super::{
-    ConfigMessage, FlushCall, Identity, IdentityError, JoinFile, ProbeCall, SendError, ShardSink,
+    ConfigMessage, FlushCall, Identity, IdentityError, JoinFile, ProbeCall, SendError, ShardSink, Stage,
     world::{FORMATS, World, WorldError},
 };
 
@@ -231,9 +231,25 @@ impl Client {
             }
             Message::Probe(probe) => {
                 let place = commands.clone().try_acquire_owned().ok();
+                // Not even built where there is no place to run it.
+                let stage = match (&place, &probe.ephemeral) {
+                    (Some(_), Some(bundle)) => self.world.build_ephemeral(bundle).map(Some),
+                    _ => Ok(None),
+                };
+                let stage = match stage {
+                    Ok(stage) => stage,
+                    Err(error) => {
+                        return Ok(Some(node_message::Message::ProbeResult(config::ProbeResult {
+                            id: probe.id,
+                            error,
+                            ..Default::default()
+                        })));
+                    }
+                };
                 tokio::spawn(run_probe(
                     self.world.shards().clone(),
                     probe,
+                    stage,
                     place,
                     outbound.clone(),
                 ));
@@ -333,6 +349,7 @@ impl Client {
 async fn run_probe(
     shards: Arc<dyn ShardSink>,
     probe: config::Probe,
+    stage: Option<Arc<Stage>>,
     place: Option<OwnedSemaphorePermit>,
     outbound: mpsc::Sender<NodeMessage>,
 ) {
@@ -340,6 +357,7 @@ async fn run_probe(
     let (reply, answer) = oneshot::channel();
     let call = ConfigMessage::Probe(ProbeCall {
         probe: Box::new(probe),
+        stage,
         reply,
     });
     let result = match ask(&*shards, call, place, answer).await {
@@ -375,6 +393,7 @@ async fn run_flush(
         Err(error) => config::FlushResult {
             id,
             error: error.to_owned(),
+            ..Default::default()
         },
     };
     let _ = outbound

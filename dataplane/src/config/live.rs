@@ -20,7 +20,8 @@ pub struct Stage {
     pub revision: u64,
     primary: Deployment,
     canary: Deployment,
-    series: SeriesHandle,
+    /// Absent: the stage is not counted.
+    series: Option<SeriesHandle>,
     log: Option<LogHandle>,
 }
 
@@ -112,8 +113,35 @@ impl Stage {
             revision,
             primary,
             canary,
-            series,
+            series: Some(series),
             log,
+        })
+    }
+
+    /// A stage for one request that is not traffic: under no limit, not counted, not logged.
+    ///
+    /// # Errors
+    /// When the plan cannot be run.
+    pub fn ephemeral(plan: Arc<StagePlan>) -> Result<Self, ResolveError> {
+        let mut routes = Vec::with_capacity(plan.primary.routes().len());
+        for route in plan.primary.routes() {
+            let methods = route.methods().iter().map(|method| {
+                Ok(Live {
+                    indexes: Box::default(),
+                    handles: Box::default(),
+                    series: None,
+                    selection: selection(method)?,
+                })
+            });
+            routes.push(methods.collect::<Result<Box<[_]>, ResolveError>>()?);
+        }
+        Ok(Self {
+            plan,
+            revision: 0,
+            primary: Deployment(routes.into()),
+            canary: Deployment::default(),
+            series: None,
+            log: None,
         })
     }
 
@@ -130,9 +158,9 @@ impl Stage {
         methods.flat_map(|live| live.handles.iter())
     }
 
-    /// The stage's metric series.
-    pub fn series(&self) -> Slot {
-        self.series.slot()
+    /// The stage's metric series; none for an ephemeral one.
+    pub fn series(&self) -> Option<Slot> {
+        self.series.as_ref().map(SeriesHandle::slot)
     }
 
     /// A method's own metric series.
@@ -206,16 +234,20 @@ fn live(
             .series()
             .method(&api, &stage.api_name, &name, path, method.key.as_str())
     });
-    let selection = match &method.integration {
-        Integration::Http(backend) => Some(Selection::new(backend.responses())?),
-        _ => None,
-    };
+    let selection = selection(method)?;
     Ok(Live {
         indexes: handles.iter().map(LimitHandle::index).collect(),
         handles: handles.into(),
         series,
         selection,
     })
+}
+
+fn selection(method: &Method) -> Result<Option<Selection>, ResolveError> {
+    match &method.integration {
+        Integration::Http(backend) => Selection::new(backend.responses()).map(Some),
+        _ => Ok(None),
+    }
 }
 
 fn limit_of(throttle: Throttle) -> Result<Limit, limit::InvalidLimit> {

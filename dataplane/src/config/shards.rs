@@ -83,6 +83,8 @@ pub enum Change {
 pub struct ProbeCall {
     /// What to run.
     pub probe: Box<proto::Probe>,
+    /// The probe's ephemeral bundle, built. It is never routable.
+    pub stage: Option<Arc<Stage>>,
     /// Where the outcome goes. A dropped sender is reported as an error.
     pub reply: oneshot::Sender<proto::ProbeResult>,
 }

@@ -322,6 +322,22 @@ impl World {
         }
     }
 
+    /// Builds the stage of a test invocation. It refers to no limit, series or log of this node (OBS-002), and is not
+    /// handed to the shards as content: nothing routes to it.
+    pub(super) fn build_ephemeral(&mut self, bundle: &Bundle) -> Result<Arc<Stage>, String> {
+        check(bundle)?;
+        if bundle.kind() != BundleKind::Stage {
+            return Err("a test runs on a stage".to_owned());
+        }
+        let message = tidegate_proto::config::v1::StageBundle::decode(&*bundle.content)
+            .map_err(|error| format!("the bundle cannot be decoded: {error}"))?;
+        let plan = content::stage(message).map_err(|error| error.to_string())?;
+        let stage = Arc::new(Stage::ephemeral(Arc::new(plan)).map_err(|error| error.to_string())?);
+        // Dropped here, however large, when the shard has done with it.
+        self.retired.push(Live::Stage(stage.clone()));
+        Ok(stage)
+    }
+
     fn build(&mut self, bundle: &Bundle) -> Result<Live, String> {
         let undecodable = |error: prost::DecodeError| format!("cannot be decoded: {error}");
         let misnamed = |holds: String| content::ContentError::Misnamed(bundle.id.clone(), holds).to_string();

@@ -45,7 +45,7 @@ pub(super) async fn call(
     };
     let begun = rt::now();
     let deadline = begun + backend.timeout();
-    let answered = attempt(x, client, &upstream, backend, kind, deadline).await;
+    let answered = attempt(x, client, stage, &upstream, backend, kind, deadline).await;
     let note = |x: &mut Exchange<'_>, status, error| {
         x.outcome.integration = Some(Called {
             begun,
@@ -57,6 +57,9 @@ pub(super) async fn call(
     match answered {
         Ok((answer, connection)) => {
             note(x, Some(answer.head.status()), "");
+            if let Some(test) = &client.test {
+                test.note_answer(&answer.head);
+            }
             probe("response", x, client);
             respond(x, client, stage, backend, kind, &upstream, answer, connection).await
         }
@@ -87,6 +90,7 @@ fn client_gone(x: &mut Exchange<'_>, client: &mut Client, gone: Gone) -> After {
 async fn attempt(
     x: &mut Exchange<'_>,
     client: &mut Client,
+    stage: &LocalStage,
     upstream: &Rc<Upstream>,
     backend: &HttpBackend,
     kind: Kind,
@@ -95,6 +99,10 @@ async fn attempt(
     let shard = Rc::clone(&client.shard);
     let framing = client.framing;
     let head = request::head(x, client, upstream, backend, kind, framing).map_err(Ended::Failure)?;
+    if let Some(test) = &client.test {
+        let target = stage.plan(x.canary).target(backend.target());
+        test.note_request(target.scheme().as_str(), &target.authority(), &head);
+    }
     let idempotent = !matches!(request::method(x, backend), "POST" | "PATCH");
     let mut upload = Upload::new(head, framing, shard.bounds.retry_hold);
     let to_head = request::method(x, backend) == "HEAD";

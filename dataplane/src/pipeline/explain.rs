@@ -7,7 +7,7 @@ use tidegate_plan::integration::BackendMethod;
 use tidegate_plan::path::{self, NormalPath};
 use tidegate_plan::trie::Captures;
 use tidegate_plan::{HttpBackend, Integration, Plan, Verb};
-use tidegate_proto::config::v1::{ExplainStep, Probe, ProbeResult, probe::Mode};
+use tidegate_proto::config::v1::{ExplainStep, Probe, ProbeResult};
 use tidegate_rt as rt;
 
 use super::exchange::below;
@@ -20,12 +20,9 @@ use crate::shard::{LocalStage, Shard};
 /// Longest URL and headers that are taken, in bytes: far over the bounds of requests, so that those answer.
 const INPUT_MAX: usize = 256 * 1024;
 
-/// Answers a probe in the mode `explain`. In another mode the reply is dropped, which tells that this node cannot.
-pub fn explain(shard: &Shard, call: ProbeCall) {
-    let ProbeCall { probe, reply } = call;
-    if probe.mode() != Mode::Explain || probe.ephemeral.is_some() {
-        return;
-    }
+/// Answers a probe in the mode `explain`, against what this shard serves.
+pub(super) fn explain(shard: &Shard, call: ProbeCall) {
+    let ProbeCall { probe, reply, .. } = call;
     let mut steps = Steps(Vec::new());
     let (status, error) = match head(shard, &probe, &mut steps) {
         Ok(Ok(head)) => (phases(shard, &head, &mut steps), String::new()),

@@ -12,6 +12,9 @@ const REPLACED_ID: &[u8] = b"UUID_REPLACED_INVALID_REQUEST_ID";
 
 /// Records a request that has been answered, or whose client has gone.
 pub(super) fn finish(x: &Exchange<'_>, client: &Client) {
+    if let Some(test) = &client.test {
+        return test.note_end(x);
+    }
     let now = rt::now();
     let shard = &client.shard;
     let (route, method) = (x.route(), x.method());
@@ -19,7 +22,7 @@ pub(super) fn finish(x: &Exchange<'_>, client: &Client) {
     let resource_path = route.map(|route| route.path().as_bytes());
     let failure = x.outcome.failure;
     shard.recorder.record(&RequestRecord {
-        stage: live.map(|live| live.series()),
+        stage: live.and_then(|live| live.series()),
         method: match (live, x.place, method) {
             (Some(live), Some(place), Some(_)) => live.method_series(x.canary, place.route, place.method),
             _ => None,

@@ -19,6 +19,10 @@ pub(super) fn locate<'h>(x: &mut Exchange<'h>, client: &Client) -> Result<(), Fa
     }
     x.path = Some(path::normalize(x.head.path()).map_err(|_| Failure::BAD_PATH)?);
 
+    if let Some(test) = &client.test {
+        x.stage = Some(Rc::clone(&test.stage));
+        return Ok(());
+    }
     if let Some(identity) = &client.identity
         && let Some(server_name) = &identity.server_name
         && !std::str::from_utf8(x.host).is_ok_and(|host| identity.certificates.covers(server_name, host))

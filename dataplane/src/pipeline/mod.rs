@@ -19,15 +19,19 @@ pub mod ids;
 mod locate;
 pub mod response;
 mod route;
+pub mod test_invoke;
 mod throttle;
+
+use std::rc::Rc;
 
 use tidegate_rt as rt;
 
-pub use explain::explain;
+use tidegate_proto::config::v1::{ProbeResult, probe::Mode};
 
+use crate::config::ProbeCall;
 use crate::http::RequestHead;
 use crate::integration;
-use crate::shard::Client;
+use crate::shard::{Client, Shard};
 use exchange::Exchange;
 use failure::Failure;
 
@@ -44,6 +48,23 @@ pub enum After {
     Truncated,
     /// It ends at once, and visibly not in order.
     Reset,
+}
+
+/// Runs a command of the control plane: explains a request, or makes one.
+pub fn command(shard: &Rc<Shard>, call: ProbeCall) {
+    match call.probe.mode() {
+        Mode::Explain => explain::explain(shard, call),
+        Mode::TestInvoke => test_invoke::test_invoke(shard, call),
+        Mode::TestAuthorizer | Mode::Unspecified => {
+            let result = ProbeResult {
+                id: call.probe.id.clone(),
+                error: "this version of the node cannot test authorizers: it has none".to_owned(),
+                ..ProbeResult::default()
+            };
+            // The asker may have gone.
+            let _ = call.reply.send(result);
+        }
+    }
 }
 
 /// Serves one request.
@@ -66,7 +87,7 @@ fn admit(x: &mut Exchange<'_>, client: &mut Client) -> Result<(), Failure> {
     probe("frame", x, client);
     locate::locate(x, client)?;
     probe("locate", x, client);
-    route::route(x)?;
+    route::route(x, client)?;
     probe("route", x, client);
     throttle::throttle(x, &client.shard)?;
     probe("throttle", x, client);
@@ -80,7 +101,7 @@ pub fn refuse(client: &mut Client, failure: Failure) -> After {
 }
 
 /// Counts a request as in flight for as long as it lives, a panic included.
-struct InFlight(std::rc::Rc<crate::shard::Shard>);
+struct InFlight(Rc<Shard>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {

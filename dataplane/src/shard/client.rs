@@ -17,6 +17,7 @@ use crate::http::{Framing, HeadWriter, RequestHead};
 use crate::net::tls::Certificates;
 use crate::pipeline::After;
 use crate::pipeline::failure::Failure;
+use crate::pipeline::test_invoke::Test;
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,8 @@ pub struct Client {
     pub origin: Origin,
     /// What its TLS was made for.
     pub identity: Option<Rc<Identity>>,
+    /// Its one request is a test invocation, and runs on the stage of that alone.
+    pub test: Option<Rc<Test>>,
     /// How the body of the current request ends.
     pub framing: Framing,
     /// Wakes the exchange when something takes too long.
@@ -133,6 +136,7 @@ impl Client {
         Self {
             origin,
             identity,
+            test: None,
             framing: Framing::Empty,
             timer: rt::Timer::new(),
             stall: Stall::default(),

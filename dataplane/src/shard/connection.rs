@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,6 +15,7 @@ use super::http1::Http1;
 use super::{Protocol, Registered, Shard};
 use crate::net::io::Io;
 use crate::net::tls::TlsStream;
+use crate::pipeline::test_invoke::Test;
 use crate::pipeline::{self, After};
 
 /// Serves a connection to its end.
@@ -30,6 +32,22 @@ pub(super) async fn run(shard: Rc<Shard>, stream: rt::Stream, origin: Origin, _s
     };
     let wire = Wire::Http1(Http1::new(io, place, &shard.limits));
     serve(Client::new(shard, origin, identity, wire)).await;
+}
+
+/// Serves the one request of a test invocation, which comes from this process.
+pub(crate) async fn serve_test(shard: Rc<Shard>, stream: rt::Stream, test: Rc<Test>) {
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+    let place = Registered::uncounted(&shard, waker);
+    let origin = Origin {
+        peer: SocketAddr::from(([127, 0, 0, 1], 0)),
+        protocol: Protocol::Https,
+        loopback: true,
+        port: 443,
+    };
+    let wire = Wire::Http1(Http1::new(Io::Plain(stream), place, &shard.limits));
+    let mut client = Client::new(shard, origin, None, wire);
+    client.test = Some(test);
+    serve(client).await;
 }
 
 /// Serves a client's requests one after the other.

@@ -21,17 +21,19 @@ use std::task::{Poll, Waker};
 
 use rustls::server::ProducesTickets;
 use tidegate_plan::Limits;
+use tidegate_proto::config::v1::FlushResult;
 use tidegate_rt as rt;
 
 use accept::Gate;
 pub use accept::Protocol;
 pub use bounds::Bounds;
 pub use client::{Client, Delivery, Gone, Origin, Response};
+pub(crate) use connection::serve_test;
 pub use places::Lulls;
 pub(crate) use places::Registered;
 pub use routes::{LocalStage, Routes};
 
-use crate::config::{Apply, Change, ConfigMessage};
+use crate::config::{Apply, Change, ConfigMessage, FlushCall};
 use crate::limit::{self, Credits};
 use crate::net::dns::Dns;
 use crate::net::permits::Endpoints;
@@ -242,12 +244,11 @@ impl Shard {
         self.connections.borrow().wake_all();
     }
 
-    fn receive(&self, message: ShardMessage) {
+    fn receive(self: &Rc<Self>, message: ShardMessage) {
         match message {
             ShardMessage::Config(ConfigMessage::Apply(apply)) => self.apply(apply),
-            ShardMessage::Config(ConfigMessage::Probe(call)) => pipeline::explain(self, call),
-            // There is no cache yet: dropping the call reports to its sender that the node cannot.
-            ShardMessage::Config(ConfigMessage::Flush(_)) => {}
+            ShardMessage::Config(ConfigMessage::Probe(call)) => pipeline::command(self, call),
+            ShardMessage::Config(ConfigMessage::Flush(call)) => flush(call),
             ShardMessage::Drain => self.enter(Phase::Draining),
             ShardMessage::Stop => self.enter(Phase::Stopping),
             ShardMessage::Resolved(answer) => self.upstreams.resolved(&answer),
@@ -332,4 +333,16 @@ impl Shard {
             }
         }
     }
+}
+
+/// Nothing is cached yet, neither responses nor authorizers' results: every cache is empty when this returns, as asked,
+/// and was before.
+fn flush(call: FlushCall) {
+    let result = FlushResult {
+        id: call.flush.id.clone(),
+        entries: 0,
+        ..FlushResult::default()
+    };
+    // The asker may have gone.
+    let _ = call.reply.send(result);
 }

@@ -117,11 +117,21 @@ pub(crate) struct Registered {
     shard: Rc<Shard>,
     place: usize,
     wait: Rc<Cell<Wait>>,
+    counted: bool,
 }
 
 impl Registered {
     /// Has draining, closing of idle connections and the end of a period wake `waker`.
     pub(crate) fn new(shard: &Rc<Shard>, waker: Waker) -> Self {
+        shard.counters().accepted.add(1);
+        shard.counters().connections.increment();
+        let mut registered = Self::uncounted(shard, waker);
+        registered.counted = true;
+        registered
+    }
+
+    /// As [`Registered::new`], for what is no client's connection and is not counted as one.
+    pub(crate) fn uncounted(shard: &Rc<Shard>, waker: Waker) -> Self {
         let wait = Rc::new(Cell::new(Wait::No));
         let taken = Some(Place {
             waker,
@@ -138,12 +148,11 @@ impl Registered {
                 connections.places.len() - 1
             }
         };
-        shard.counters().accepted.add(1);
-        shard.counters().connections.increment();
         Self {
             shard: Rc::clone(shard),
             place,
             wait,
+            counted: false,
         }
     }
 
@@ -175,6 +184,8 @@ impl Drop for Registered {
             connections.places[self.place].take()
         };
         drop(place);
-        self.shard.counters().connections.decrement();
+        if self.counted {
+            self.shard.counters().connections.decrement();
+        }
     }
 }

@@ -576,7 +576,11 @@ impl Gateway {
             url: url.to_owned(),
             ..Probe::default()
         });
-        let call = ConfigMessage::Probe(ProbeCall { probe, reply });
+        let call = ConfigMessage::Probe(ProbeCall {
+            probe,
+            stage: None,
+            reply,
+        });
         ShardSink::send(self.node().mailboxes(), 0, call).unwrap_or_else(|_| panic!("mailbox full"));
         self.runtime.block_on(answer).unwrap()
     }

@@ -11,7 +11,15 @@ pub struct Missing(pub String);
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{0} is not installed (Debian: apt-get install {0})", self.0)
+        let package = match self.0.as_str() {
+            "nghttp" | "h2load" => "nghttp2-client",
+            same => same,
+        };
+        write!(
+            f,
+            "{} is not installed (Debian: apt-get install {package})",
+            self.0
+        )
     }
 }
 
