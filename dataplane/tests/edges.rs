@@ -190,7 +190,7 @@ fn slow_clients_are_timed_out() {
 
 /// A gateway whose routes `/{name}/…` lead to a backend each that has `timeout` milliseconds.
 fn gateway_to(driver: tidegate_rt::DriverChoice, timeout: u32, backends: &[(&str, &Backend)]) -> Gateway {
-    let mut gateway = Gateway::start(driver);
+    let mut gateway = Gateway::with_limits(driver, limits(&[("payload-bytes", "64MiB")]));
     let mut api = Api::default();
     for (name, backend) in backends {
         let integration = api.backend(backend.address, timeout, Kind::Proxy);
@@ -209,23 +209,30 @@ fn send_aside(client: &Client, bytes: Vec<u8>) {
 /// D15, QUO-067: the backend's time begins once, with the call. Taking the body bit by bit does not begin it anew.
 #[test]
 fn a_backend_that_takes_a_body_too_slowly_is_timed_out() {
+    const PART: usize = 64 * 1024;
+    const LENGTH: usize = 640 * PART;
     on_both_drivers(|driver| {
         let slow = Backend::start(|mut peer| {
             peer.head();
+            // Else the kernel would take most of it at once.
             socket2::SockRef::from(&peer.stream)
-                .set_recv_buffer_size(4096)
+                .set_recv_buffer_size(128 * 1024)
                 .unwrap();
-            // How slow it is; what is left then is read until the gateway gives up.
-            while peer.take(4096).is_some() {
-                std::thread::sleep(std::time::Duration::from_millis(10));
+            // How slow it is: some progress all the time, and too little of it.
+            for _ in 0..LENGTH / PART {
+                if peer.take(PART).is_none() {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(2));
             }
+            let _ = peer
+                .stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         });
-        let gateway = gateway_to(driver, 300, &[("slow", &slow)]);
+        // More than what the kernel holds in the end takes to be read, less than all of it does.
+        let gateway = gateway_to(driver, 900, &[("slow", &slow)]);
         let mut client = gateway.connect();
-        send_aside(
-            &client,
-            request("POST", "/test/slow/x", &[], &vec![b'a'; 9_000_000]),
-        );
+        send_aside(&client, request("POST", "/test/slow/x", &[], &vec![b'a'; LENGTH]));
         let answer = client.answer();
         assert_eq!(
             (answer.status, answer.text()),
