@@ -331,6 +331,21 @@ pub enum Limit {
     ConnectionsPerShard,
     PipelinedRequests,
     BodyWindowBytes,
+    Http2ConcurrentStreams,
+    Http2StreamsPerShard,
+    Http2StreamWindowBytes,
+    Http2ConnectionWindowBytes,
+    Http2SendBufferBytes,
+    Http2SmallDataBytes,
+    Http2StreamErrors,
+    Http2RefillTime,
+    Http2Resets,
+    Http2Pings,
+    Http2Settings,
+    Http2WindowUpdates,
+    Http2EmptyFrames,
+    Http2IgnoredFrames,
+    Http2Continuations,
     UpstreamConnectionsPerTarget,
     UpstreamIdlePerTarget,
     UpstreamIdleMin,
@@ -407,7 +422,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 65] = [
+const ROWS: [Row; 80] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -467,6 +482,38 @@ const ROWS: [Row; 65] = [
         "no more is read", "Requests of one connection that wait for the one before them"),
     row(Limit::BodyWindowBytes, "body-window-bytes", Unit::Bytes, [128 * KIB, 16 * KIB, 16 * MIB],
         "no more is read", "Body bytes held between a reader and a slower writer"),
+    // HTTP/2.
+    row(Limit::Http2ConcurrentStreams, "http2-concurrent-streams", Unit::Count, [128, 1, 4096],
+        "the stream is refused", "Streams of one connection at a time"),
+    row(Limit::Http2StreamsPerShard, "http2-streams-per-shard", Unit::Count, [65_536, 16, 4_194_304],
+        "the stream is refused", "Streams of one shard at a time, over all of its connections"),
+    row(Limit::Http2StreamWindowBytes, "http2-stream-window-bytes", Unit::Bytes, [64 * KIB, 16 * KIB, 16 * MIB],
+        "stream reset: FLOW_CONTROL_ERROR", "A request body's bytes that nobody has asked for yet, per stream"),
+    row(Limit::Http2ConnectionWindowBytes, "http2-connection-window-bytes", Unit::Bytes, [MIB, 64 * KIB, GIB],
+        "GOAWAY FLOW_CONTROL_ERROR", "The same of all streams of a connection together"),
+    row(Limit::Http2SendBufferBytes, "http2-send-buffer-bytes", Unit::Bytes, [64 * KIB, 16 * KIB, 16 * MIB],
+        "no more is read", "A response body's bytes, per stream, that wait for their connection"),
+    row(Limit::Http2SmallDataBytes, "http2-small-data-bytes", Unit::Bytes, [512 * KIB, 16 * KIB, GIB],
+        "GOAWAY ENHANCE_YOUR_CALM", "By how much DATA frames that nobody has asked for yet fall short of 256 bytes each, over a connection"),
+    row(Limit::Http2StreamErrors, "http2-stream-errors", Unit::Count, [1024, 16, 1_048_576],
+        "GOAWAY ENHANCE_YOUR_CALM", "Streams of one connection, over its life, that end in an error of the client's or are refused"),
+    row(Limit::Http2RefillTime, "http2-refill-time", Unit::Milliseconds, [10 * SECOND, 100, HOUR],
+        "", "In which the numbers of frames below, once used up, are whole again"),
+    row(Limit::Http2Resets, "http2-resets", Unit::Count, [500, 1, 1_048_576],
+        "GOAWAY ENHANCE_YOUR_CALM", "RST_STREAM frames of one connection at once"),
+    row(Limit::Http2Pings, "http2-pings", Unit::Count, [100, 1, 1_048_576],
+        "GOAWAY ENHANCE_YOUR_CALM", "PING frames of one connection at once, one more for each DATA frame sent to it"),
+    row(Limit::Http2Settings, "http2-settings", Unit::Count, [32, 2, 1_048_576],
+        "GOAWAY ENHANCE_YOUR_CALM", "SETTINGS frames of one connection at once"),
+    row(Limit::Http2WindowUpdates, "http2-window-updates", Unit::Count, [1000, 16, 1_048_576],
+        "GOAWAY ENHANCE_YOUR_CALM", "WINDOW_UPDATE frames of one connection at once, four more for each DATA frame sent to it and two for each stream"),
+    row(Limit::Http2EmptyFrames, "http2-empty-frames", Unit::Count, [100, 1, 1_048_576],
+        "GOAWAY ENHANCE_YOUR_CALM", "DATA, HEADERS and CONTINUATION frames of one connection at once that carry nothing and end nothing"),
+    row(Limit::Http2IgnoredFrames, "http2-ignored-frames", Unit::Count, [1000, 16, 1_048_576],
+        "GOAWAY ENHANCE_YOUR_CALM", "PRIORITY frames and frames of unknown kinds of one connection at once"),
+    row(Limit::Http2Continuations, "http2-continuations", Unit::Count, [4, 0, 5],
+        "GOAWAY ENHANCE_YOUR_CALM", "CONTINUATION frames of one field block"),
+    // Upstreams.
     row(Limit::UpstreamConnectionsPerTarget, "upstream-connections-per-target", Unit::Count, [1024, 1, 65_536],
         "waits, then 504", "Connections to one backend, over all shards of the node"),
     row(Limit::UpstreamIdlePerTarget, "upstream-idle-per-target", Unit::Count, [1024, 0, 65_536],
@@ -562,7 +609,9 @@ mod tests {
                 row.name
             );
             assert!(
-                row.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'),
+                row.name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
                 "{}",
                 row.name
             );

@@ -33,6 +33,8 @@ pub enum RequestError {
     CodingUnknown,
     #[error("an expectation other than 100-continue")]
     Expectation,
+    #[error("a field that speaks of one HTTP/1 connection, in HTTP/2")]
+    ConnectionField,
 }
 
 impl RequestError {
@@ -51,7 +53,8 @@ impl RequestError {
             | RequestError::Connect
             | RequestError::ContentLength
             | RequestError::LengthAndCoding
-            | RequestError::TransferEncoding => 400,
+            | RequestError::TransferEncoding
+            | RequestError::ConnectionField => 400,
         }
     }
 }

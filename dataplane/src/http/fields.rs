@@ -1,7 +1,7 @@
 //! Header fields: spans over the received head, and the edits made to them.
 
 use std::cell::RefCell;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use smallvec::SmallVec;
 use tidegate_rt::{Buffer, Chunk};
@@ -110,6 +110,13 @@ struct Added {
     value: Chunk,
 }
 
+/// Where a line of [`Fields::from_lines`] stands.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub name: Range<usize>,
+    pub value: Range<usize>,
+}
+
 /// One field of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldRef<'h> {
@@ -159,6 +166,34 @@ impl Fields {
             bytes,
             end: end as u32,
             lines_are_strict,
+            parts,
+        }
+    }
+
+    /// Takes fields that stand in `bytes` as lines, one after the other up to its end.
+    pub(super) fn from_lines(bytes: Chunk, lines: &[Line]) -> Self {
+        let mut parts = Pooled::new();
+        let Parts { table, first, .. } = &mut *parts;
+        for (at, line) in lines.iter().enumerate() {
+            let known = Known::from_name(&bytes[line.name.clone()]);
+            if let Some(known) = known
+                && first[known as usize] == 0
+            {
+                first[known as usize] = at as u16 + 1;
+            }
+            table.push(Field {
+                name: line.name.start as u32,
+                value: line.value.start as u32,
+                value_len: line.value.len() as u32,
+                name_len: line.name.len() as u16,
+                known,
+                removed: false,
+            });
+        }
+        Fields {
+            end: bytes.len() as u32,
+            bytes,
+            lines_are_strict: true,
             parts,
         }
     }
@@ -341,11 +376,11 @@ impl Fields {
 }
 
 impl Field {
-    fn name_range(&self) -> std::ops::Range<usize> {
+    fn name_range(&self) -> Range<usize> {
         self.name as usize..self.name as usize + usize::from(self.name_len)
     }
 
-    fn value_range(&self) -> std::ops::Range<usize> {
+    fn value_range(&self) -> Range<usize> {
         self.value as usize..self.value as usize + self.value_len as usize
     }
 }

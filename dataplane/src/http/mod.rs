@@ -1,4 +1,5 @@
-//! HTTP/1.1 on the wire, without I/O: heads, bodies, framing (RFC 9112). Knows no APIs.
+//! HTTP on the wire, without I/O: heads, bodies, framing (RFC 9112), and the heads and frames of HTTP/2 (RFC 9113).
+//! Knows no APIs.
 //!
 //! A request or response head is one buffer with a table of spans over it and a few edits beside it (D2); nothing
 //! is copied until the head that goes out is written. What a peer may get wrong is an error with the status that
@@ -12,12 +13,15 @@
 //! | [`request`], [`response`] | heads with their framing decided |
 //! | [`chunked`] | the chunked transfer coding, both ways |
 //! | [`body`] | a body of any framing, as it arrives |
+//! | [`frames`] | HTTP/2 frames as they pass |
 //! | [`mod@write`] | heads on their way out |
 
 pub mod body;
 pub mod chunked;
 pub mod error;
 pub mod fields;
+pub mod frames;
+mod http2;
 pub mod known;
 pub mod request;
 pub mod response;
@@ -41,6 +45,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2.
+    Http2,
 }
 
 #[cfg(test)]

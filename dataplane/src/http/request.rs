@@ -16,22 +16,22 @@ use super::scan::{FIELDS_MAX, HeadLimits};
 /// A request's head that can be served: its host is one and valid, its framing is certain.
 #[derive(Debug, Clone)]
 pub struct RequestHead {
-    bytes: Chunk,
-    fields: Fields,
-    method: Span,
-    verb: Option<Verb>,
-    path: Span,
-    query: Option<Span>,
-    authority: Span,
-    version: Version,
-    framing: Framing,
-    keep_alive: bool,
-    expects_continue: bool,
+    pub(super) bytes: Chunk,
+    pub(super) fields: Fields,
+    pub(super) method: Span,
+    pub(super) verb: Option<Verb>,
+    pub(super) path: Span,
+    pub(super) query: Option<Span>,
+    pub(super) authority: Span,
+    pub(super) version: Version,
+    pub(super) framing: Framing,
+    pub(super) keep_alive: bool,
+    pub(super) expects_continue: bool,
 }
 
 /// Start and end within the head; a head is far below 4 GiB.
 #[derive(Debug, Clone, Copy, Default)]
-struct Span(u32, u32);
+pub(super) struct Span(pub(super) u32, pub(super) u32);
 
 impl RequestHead {
     /// Reads a complete head, as delimited by the scanner: `bytes` ends with the blank line.
@@ -119,7 +119,7 @@ impl RequestHead {
 }
 
 impl Span {
-    fn range(self) -> Range<usize> {
+    pub(super) fn range(self) -> Range<usize> {
         self.0 as usize..self.1 as usize
     }
 
@@ -246,7 +246,7 @@ fn host(fields: &Fields, version: Version) -> Result<&[u8], RequestError> {
 }
 
 /// A host name, IPv4 address or bracketed IPv6 address, with an optional port. User information is refused.
-fn is_authority(value: &[u8]) -> bool {
+pub(super) fn is_authority(value: &[u8]) -> bool {
     let (host, port) = split_port(value);
     let is_host = match host {
         [b'[', inner @ .., b']'] => {
@@ -303,7 +303,7 @@ fn framing(fields: &Fields, version: Version) -> Result<Framing, RequestError> {
     }
 }
 
-fn content_length(fields: &Fields) -> Result<Option<u64>, RequestError> {
+pub(super) fn content_length(fields: &Fields) -> Result<Option<u64>, RequestError> {
     let mut values = fields.all(Known::ContentLength);
     let Some(value) = values.next() else {
         return Ok(None);
@@ -335,7 +335,7 @@ pub(super) fn keep_alive(fields: &Fields, version: Version) -> bool {
     keep
 }
 
-fn expectation(fields: &Fields, version: Version) -> Result<bool, RequestError> {
+pub(super) fn expectation(fields: &Fields, version: Version) -> Result<bool, RequestError> {
     match fields.get(Known::Expect) {
         // HTTP/1.0 does not know expectations (RFC 9110 section 10.1.1).
         Some(_) if version == Version::Http10 => Ok(false),

@@ -1,13 +1,23 @@
-//! Heads on their way out: straight into one buffer.
+//! Heads on their way out: straight into one buffer, or into the fields of an HTTP/2 message.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tidegate_rt::Buffer;
 
 use super::fields::{FieldRef, Fields, write_field};
+use super::known::Known;
 
 /// Writes one head. Names and values come from checked types or from received heads.
 #[derive(Debug)]
 pub struct HeadWriter<'b> {
-    out: &'b mut Buffer,
+    out: Out<'b>,
+}
+
+#[derive(Debug)]
+enum Out<'b> {
+    /// HTTP/1.
+    Text(&'b mut Buffer),
+    /// HTTP/2, which has no fields that speak of one connection.
+    Fields(&'b mut HeaderMap),
 }
 
 impl<'b> HeadWriter<'b> {
@@ -23,12 +33,19 @@ impl<'b> HeadWriter<'b> {
             out.extend_from_slice(piece);
         }
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        HeadWriter { out }
+        HeadWriter { out: Out::Text(out) }
     }
 
     /// Goes on with a head whose first line is written.
     pub fn resume(out: &'b mut Buffer) -> Self {
-        HeadWriter { out }
+        HeadWriter { out: Out::Text(out) }
+    }
+
+    /// Writes the fields of an HTTP/2 message.
+    pub fn fields(out: &'b mut HeaderMap) -> Self {
+        HeadWriter {
+            out: Out::Fields(out),
+        }
     }
 
     /// Begins a response with its status line.
@@ -40,32 +57,51 @@ impl<'b> HeadWriter<'b> {
         out.put_u8(b' ');
         out.extend_from_slice(reason(status).as_bytes());
         out.extend_from_slice(b"\r\n");
-        HeadWriter { out }
+        HeadWriter { out: Out::Text(out) }
     }
 
     /// One field.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> &mut Self {
         debug_assert!(tidegate_plan::header::is_value(value));
-        write_field(self.out, name, value);
+        match &mut self.out {
+            Out::Text(out) => write_field(out, name, value),
+            Out::Fields(out) => put(out, Known::from_name(name), name, value),
+        }
         self
     }
 
     /// One field whose value comes in pieces.
     pub fn joined<'v>(&mut self, name: &[u8], pieces: impl IntoIterator<Item = &'v [u8]>) -> &mut Self {
-        self.out.extend_from_slice(name);
-        self.out.extend_from_slice(b": ");
+        let out = match &mut self.out {
+            Out::Text(out) => out,
+            Out::Fields(out) => {
+                let value = pieces.into_iter().fold(Vec::new(), |mut value, piece| {
+                    value.extend_from_slice(piece);
+                    value
+                });
+                put(out, Known::from_name(name), name, &value);
+                return self;
+            }
+        };
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
         for piece in pieces {
             debug_assert!(tidegate_plan::header::is_value(piece));
-            self.out.extend_from_slice(piece);
+            out.extend_from_slice(piece);
         }
-        self.out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(b"\r\n");
         self
     }
 
     /// One field under a name with something before it: `x-amzn-Remapped-` and `Date`.
     pub fn prefixed(&mut self, prefix: &[u8], name: &[u8], value: &[u8]) -> &mut Self {
-        self.out.extend_from_slice(prefix);
-        self.field(name, value)
+        match &mut self.out {
+            Out::Text(out) => {
+                out.extend_from_slice(prefix);
+                self.field(name, value)
+            }
+            Out::Fields(_) => self.field(&[prefix, name].concat(), value),
+        }
     }
 
     /// One field with a number.
@@ -75,14 +111,48 @@ impl<'b> HeadWriter<'b> {
     }
 
     /// The fields of another head for which `keep` answers yes, as they came.
-    pub fn kept(&mut self, fields: &Fields, keep: impl FnMut(FieldRef<'_>) -> bool) -> &mut Self {
-        fields.write_kept(self.out, keep);
+    pub fn kept(&mut self, fields: &Fields, mut keep: impl FnMut(FieldRef<'_>) -> bool) -> &mut Self {
+        match &mut self.out {
+            Out::Text(out) => fields.write_kept(out, keep),
+            Out::Fields(out) => {
+                for field in fields.iter() {
+                    if keep(field) {
+                        put(out, field.known, field.name, field.value);
+                    }
+                }
+            }
+        }
         self
     }
 
     /// Ends the head with its blank line.
     pub fn end(self) {
-        self.out.extend_from_slice(b"\r\n");
+        if let Out::Text(out) = self.out {
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// Adds a field to an HTTP/2 message, unless it speaks of one HTTP/1 connection only: such a field makes the message
+/// malformed (RFC 9113 section 8.2.2).
+fn put(out: &mut HeaderMap, known: Option<Known>, name: &[u8], value: &[u8]) {
+    if matches!(
+        known,
+        Some(
+            Known::Connection
+                | Known::Http2Settings
+                | Known::KeepAlive
+                | Known::ProxyConnection
+                | Known::Te
+                | Known::TransferEncoding
+                | Known::Upgrade
+        )
+    ) {
+        return;
+    }
+    // Heads that were received and settings that were checked hold nothing that these refuse.
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        out.append(name, value);
     }
 }
 
@@ -186,6 +256,35 @@ mod tests {
         let mut out = Buffer::with_capacity(64);
         HeadWriter::response(&mut out, 499).end();
         assert_eq!(&*out, b"HTTP/1.1 499 \r\n\r\n");
+    }
+
+    /// RFC 9113 sections 8.2 and 8.2.2: names in lower case, nothing of the connection.
+    #[test]
+    fn an_http2_message_has_lower_case_names_and_no_connection() {
+        let head = parse("GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\nKeep-Alive: 5\r\n\r\n").unwrap();
+        let mut fields = HeaderMap::new();
+        let mut writer = HeadWriter::fields(&mut fields);
+        writer
+            .field(b"Connection", b"close")
+            .field(b"Transfer-Encoding", b"chunked")
+            .number(b"Content-Length", 7)
+            .prefixed(b"x-amzn-Remapped-", b"Date", b"d")
+            .joined(b"X-J", [b"j".as_slice(), b"k"])
+            .kept(head.fields(), |_| true);
+        writer.end();
+        let written: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        let expected: [(&str, &[u8]); 6] = [
+            ("content-length", b"7"),
+            ("x-amzn-remapped-date", b"d"),
+            ("x-j", b"jk"),
+            ("host", b"a"),
+            ("x-a", b"1"),
+            ("x-a", b"2"),
+        ];
+        assert_eq!(written, expected);
     }
 
     proptest! {

@@ -124,7 +124,7 @@ impl<'h> Exchange<'h> {
     pub fn protocol(&self) -> &'static [u8] {
         match self.head.version() {
             Version::Http10 => b"HTTP/1.0",
-            Version::Http11 => b"HTTP/1.1",
+            Version::Http11 | Version::Http2 => b"HTTP/1.1",
         }
     }
 
