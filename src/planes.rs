@@ -112,6 +112,7 @@ pub(crate) fn data(global: &GlobalArgs, args: &DataPlaneArgs) -> anyhow::Result<
         node_name: settings.node_name.clone().unwrap_or_else(host_name),
         labels: settings.labels.clone().into_iter().collect(),
         limits: settings.limits()?,
+        http2_prior_knowledge: settings.http2_prior_knowledge,
         ready_file: settings.ready_file.clone(),
         ..tidegate_dataplane::Options::new(&settings.data_dir)
     };

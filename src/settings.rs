@@ -65,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) region: String,
     /// `{api}.execute-api.{suffix}` is answered.
     pub(crate) domain_suffix: String,
+    /// Plain HTTP connections may begin with HTTP/2.
+    pub(crate) http2_prior_knowledge: bool,
     /// Limits and time-outs by the names that `tidegate limits` prints.
     pub(crate) limits: BTreeMap<String, toml::Value>,
 }
@@ -93,6 +95,7 @@ impl Default for Settings {
             account_id: "000000000000".to_owned(),
             region: "us-east-1".to_owned(),
             domain_suffix: "localhost".to_owned(),
+            http2_prior_knowledge: false,
             limits: BTreeMap::new(),
         }
     }
@@ -348,6 +351,7 @@ const KEYS: &[&str] = &[
     "account-id",
     "region",
     "domain-suffix",
+    "http2-prior-knowledge",
     "limits",
 ];
 

@@ -53,6 +53,8 @@ pub struct Options {
     /// Requests may make a phase panic (`x-tidegate-test-panic: {phase}`). For tests; on where the environment has
     /// `TIDEGATE_FAULT_INJECTION=1`.
     pub fault_injection: bool,
+    /// Plain connections may begin with HTTP/2, without an upgrade (RFC 9113 section 3.3).
+    pub http2_prior_knowledge: bool,
 }
 
 impl Options {
@@ -72,6 +74,7 @@ impl Options {
             limits: Limits::default(),
             ready_file: None,
             fault_injection: std::env::var_os("TIDEGATE_FAULT_INJECTION").is_some_and(|value| value == "1"),
+            http2_prior_knowledge: false,
         }
     }
 }
@@ -271,6 +274,7 @@ impl Node {
                 recorder,
                 epoch,
                 fault_injection: options.fault_injection,
+                http2_prior_knowledge: options.http2_prior_knowledge,
             };
             // More shards than processors: the scheduler knows better than a fixed choice.
             let cpu = (count <= cpus.len()).then(|| cpus[index]);

@@ -19,9 +19,9 @@ const REST: Duration = Duration::from_millis(50);
 /// What a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 over plain TCP.
+    /// HTTP over plain TCP.
     Http,
-    /// HTTP/1.1 over TLS.
+    /// HTTP over TLS.
     Https,
 }
 

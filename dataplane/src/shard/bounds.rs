@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidegate_plan::{Limit, Limits};
 
+use super::http2::Allowances;
 use crate::http::HeadLimits;
 use crate::net::upstream::UpstreamLimits;
 
@@ -44,8 +45,56 @@ pub struct Bounds {
     pub request_head: HeadLimits,
     /// A backend's response head.
     pub response_head: HeadLimits,
+    /// HTTP/2.
+    pub http2: Http2Bounds,
     /// Towards upstreams.
     pub upstream: UpstreamLimits,
+}
+
+/// The rows that concern HTTP/2 alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Http2Bounds {
+    /// Streams of one connection at a time.
+    pub streams: u32,
+    /// Streams of the shard at a time.
+    pub shard_streams: usize,
+    /// A stream's window for request bodies, in bytes.
+    pub stream_window: u32,
+    /// A connection's window for request bodies, in bytes.
+    pub connection_window: u32,
+    /// What h2 holds of a response's body, in bytes.
+    pub send_buffer: usize,
+    /// By how much DATA frames that are held may fall short of 256 bytes each.
+    pub small_data: usize,
+    /// Streams that may end in an error.
+    pub stream_errors: usize,
+    /// Resets of streams that are not even accepted.
+    pub resets: usize,
+    /// A head's bound as HTTP/2 counts it: names, values, and 32 bytes for each field (RFC 9113 section 6.5.2).
+    pub header_list: u32,
+    /// Frames that cost work and carry nothing.
+    pub allowances: Allowances,
+}
+
+impl Http2Bounds {
+    fn new(limits: &Limits) -> Self {
+        let narrow = |limit| u32::try_from(limits.get(limit)).unwrap_or(u32::MAX);
+        let head = HeadLimits::for_requests(limits);
+        // The pseudo-header fields count as well.
+        let header_list = head.head + 32 * (head.fields + 4);
+        Self {
+            streams: narrow(Limit::Http2ConcurrentStreams),
+            shard_streams: limits.count(Limit::Http2StreamsPerShard),
+            stream_window: narrow(Limit::Http2StreamWindowBytes),
+            connection_window: narrow(Limit::Http2ConnectionWindowBytes),
+            send_buffer: limits.count(Limit::Http2SendBufferBytes),
+            small_data: limits.count(Limit::Http2SmallDataBytes),
+            stream_errors: limits.count(Limit::Http2StreamErrors),
+            resets: limits.count(Limit::Http2Resets),
+            header_list: u32::try_from(header_list).unwrap_or(u32::MAX),
+            allowances: Allowances::new(limits),
+        }
+    }
 }
 
 impl Bounds {
@@ -69,6 +118,7 @@ impl Bounds {
             informational: limits.count(Limit::InformationalResponses),
             request_head: HeadLimits::for_requests(limits),
             response_head: HeadLimits::for_responses(limits),
+            http2: Http2Bounds::new(limits),
             upstream: UpstreamLimits {
                 connect: limits.duration(Limit::ConnectTimeout),
                 watch_delay: limits.duration(Limit::WatchDelay),

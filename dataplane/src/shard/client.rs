@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::{HeaderMap, StatusCode};
 use smallvec::SmallVec;
 use tidegate_rt as rt;
 use tidegate_rt::{Buffer, Chunk, Instant};
 
 use super::http1::Http1;
+use super::http2::Http2;
 use super::{Protocol, Shard};
 use crate::http::{Framing, HeadWriter, RequestHead};
 use crate::net::tls::Certificates;
@@ -64,6 +66,8 @@ pub struct Client {
 pub(super) enum Wire {
     /// A connection with one request after the other.
     Http1(Http1),
+    /// A stream with one request.
+    Http2(Box<Http2>),
 }
 
 /// Why the client's side of an exchange ended early.
@@ -120,6 +124,8 @@ pub struct Response(pub(super) ResponseHead);
 pub(super) enum ResponseHead {
     /// As text, with room for a small body behind it.
     Text(Buffer),
+    /// As the fields of an HTTP/2 message.
+    Fields(StatusCode, HeaderMap),
 }
 
 impl Response {
@@ -127,6 +133,7 @@ impl Response {
     pub fn head(&mut self) -> HeadWriter<'_> {
         match &mut self.0 {
             ResponseHead::Text(out) => HeadWriter::resume(out),
+            ResponseHead::Fields(_, fields) => HeadWriter::fields(fields),
         }
     }
 }
@@ -159,6 +166,7 @@ impl Client {
                 wire.next(&self.shard, &mut self.timer, &mut self.stall, first)
                     .await
             }
+            Wire::Http2(wire) => wire.next(),
         }
     }
 
@@ -166,6 +174,10 @@ impl Client {
     pub(super) async fn finish(&mut self, after: After) {
         match &mut self.wire {
             Wire::Http1(wire) => wire.finish(&self.shard, &mut self.timer, after).await,
+            Wire::Http2(wire) => {
+                wire.finish(&self.shard, &mut self.timer, &mut self.stall, after)
+                    .await;
+            }
         }
     }
 
@@ -173,6 +185,7 @@ impl Client {
     pub(super) fn reset(self) {
         match self.wire {
             Wire::Http1(wire) => wire.reset(),
+            Wire::Http2(wire) => wire.reset(),
         }
     }
 
@@ -183,6 +196,7 @@ impl Client {
         self.framing = framing;
         match &mut self.wire {
             Wire::Http1(wire) => wire.begin_body(&self.shard.limits, framing, expects_continue),
+            Wire::Http2(wire) => wire.begin_body(expects_continue),
         }
     }
 
@@ -190,6 +204,7 @@ impl Client {
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, Gone>> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.poll_body(cx, self.shard.bounds.payload),
+            Wire::Http2(wire) => wire.poll_body(cx, self.shard.bounds.payload),
         }
     }
 
@@ -197,6 +212,7 @@ impl Client {
     pub fn body_is_done(&self) -> bool {
         match &self.wire {
             Wire::Http1(wire) => wire.body_is_done(),
+            Wire::Http2(wire) => wire.body_is_done(),
         }
     }
 
@@ -204,6 +220,8 @@ impl Client {
     pub fn discard_received(&mut self) -> bool {
         match &mut self.wire {
             Wire::Http1(wire) => wire.discard_received(),
+            // Streams are not in each other's way.
+            Wire::Http2(_) => true,
         }
     }
 
@@ -211,6 +229,7 @@ impl Client {
     pub fn begin_wait(&self) {
         match &self.wire {
             Wire::Http1(wire) => wire.begin_wait(),
+            Wire::Http2(_) => {}
         }
     }
 
@@ -219,6 +238,8 @@ impl Client {
     pub fn waits_long(&self) -> bool {
         match &self.wire {
             Wire::Http1(wire) => wire.waits_long(),
+            // Its connection is read anyway: looking costs nothing.
+            Wire::Http2(_) => true,
         }
     }
 
@@ -229,6 +250,7 @@ impl Client {
         }
         match &mut self.wire {
             Wire::Http1(wire) => wire.poll_gone(cx),
+            Wire::Http2(wire) => wire.poll_gone(cx),
         }
     }
 
@@ -236,6 +258,7 @@ impl Client {
     pub fn is_finished(&self) -> bool {
         match &self.wire {
             Wire::Http1(wire) => wire.is_finished(),
+            Wire::Http2(_) => false,
         }
     }
 
@@ -249,6 +272,11 @@ impl Client {
                 HeadWriter::response(&mut out, status);
                 Response(ResponseHead::Text(out))
             }
+            Wire::Http2(_) => {
+                // A status has three digits wherever it comes from.
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+                Response(ResponseHead::Fields(status, HeaderMap::with_capacity(FIELDS)))
+            }
         }
     }
 
@@ -256,6 +284,11 @@ impl Client {
     pub fn begin(&mut self, response: Response, delivery: Delivery) {
         match (&mut self.wire, response.0) {
             (Wire::Http1(wire), ResponseHead::Text(out)) => wire.begin(out, delivery),
+            (Wire::Http2(wire), ResponseHead::Fields(status, fields)) => wire.begin(status, fields, delivery),
+            // A head is begun by the client that it goes to.
+            (Wire::Http1(_), ResponseHead::Fields(..)) | (Wire::Http2(_), ResponseHead::Text(_)) => {
+                debug_assert!(false, "a response of another client's");
+            }
         }
     }
 
@@ -263,6 +296,7 @@ impl Client {
     pub fn part(&mut self, part: Chunk) {
         match &mut self.wire {
             Wire::Http1(wire) => wire.part(part),
+            Wire::Http2(wire) => wire.part(part),
         }
     }
 
@@ -270,6 +304,8 @@ impl Client {
     pub fn part_from_slice(&mut self, part: &[u8]) {
         match &mut self.wire {
             Wire::Http1(wire) => wire.part_from_slice(part),
+            Wire::Http2(wire) if !part.is_empty() => wire.part(Chunk::copy_from_slice(part)),
+            Wire::Http2(_) => {}
         }
     }
 
@@ -277,6 +313,7 @@ impl Client {
     pub fn end(&mut self) {
         match &mut self.wire {
             Wire::Http1(wire) => wire.end(),
+            Wire::Http2(wire) => wire.end(),
         }
     }
 
@@ -284,6 +321,7 @@ impl Client {
     pub fn queued(&self) -> usize {
         match &self.wire {
             Wire::Http1(wire) => wire.queued(),
+            Wire::Http2(wire) => wire.queued(),
         }
     }
 
@@ -291,6 +329,7 @@ impl Client {
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.wire {
             Wire::Http1(wire) => wire.poll_send(cx, &mut self.stall),
+            Wire::Http2(wire) => wire.poll_send(cx, &mut self.stall),
         }
     }
 
@@ -347,3 +386,6 @@ impl Stall {
         false
     }
 }
+
+/// Fields that the head of an HTTP/2 response has room for at first.
+const FIELDS: usize = 16;

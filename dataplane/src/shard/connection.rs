@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tidegate_rt as rt;
+use tidegate_rt::{Buffer, Chunk};
 
 use super::accept::Slot;
 use super::client::{Client, Identity, Next, Origin, Wire};
 use super::http1::Http1;
-use super::{Protocol, Registered, Shard};
+use super::{Protocol, Registered, Shard, http2};
+use crate::http::frames::PREFACE;
 use crate::net::io::Io;
 use crate::net::tls::TlsStream;
+use crate::net::tls::server::HTTP2;
 use crate::pipeline::test_invoke::Test;
 use crate::pipeline::{self, After};
 
@@ -22,7 +25,7 @@ use crate::pipeline::{self, After};
 pub(super) async fn run(shard: Rc<Shard>, stream: rt::Stream, origin: Origin, _slot: Slot) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let place = Registered::new(&shard, waker);
-    let (io, identity) = match origin.protocol {
+    let (mut io, identity) = match origin.protocol {
         Protocol::Http => (Io::Plain(stream), None),
         // On the heap for as long as it lasts.
         Protocol::Https => match Box::pin(handshake(&shard, stream)).await {
@@ -30,6 +33,20 @@ pub(super) async fn run(shard: Rc<Shard>, stream: rt::Stream, origin: Origin, _s
             None => return,
         },
     };
+    let is_http2 = if let Io::Tls(stream) = &io {
+        stream.alpn_protocol() == Some(HTTP2)
+    } else if shard.http2_prior_knowledge {
+        let Some((is_http2, read)) = Box::pin(prior_knowledge(&shard, &mut io)).await else {
+            return;
+        };
+        io.unread(read);
+        is_http2
+    } else {
+        false
+    };
+    if is_http2 {
+        return Box::pin(http2::run(shard, io, place, origin, identity)).await;
+    }
     let wire = Wire::Http1(Http1::new(io, place, &shard.limits));
     serve(Client::new(shard, origin, identity, wire)).await;
 }
@@ -48,6 +65,37 @@ pub(crate) async fn serve_test(shard: Rc<Shard>, stream: rt::Stream, test: Rc<Te
     let mut client = Client::new(shard, origin, None, wire);
     client.test = Some(test);
     serve(client).await;
+}
+
+/// Reads as far as it takes to tell a client that speaks HTTP/2 without having asked (RFC 9113 section 3.3) from one
+/// of HTTP/1; with what was read. `None`: the connection is over, or took too long.
+async fn prior_knowledge(shard: &Shard, io: &mut Io) -> Option<(bool, Chunk)> {
+    let generation = shard.idle_generation();
+    let mut timer = rt::Timer::new();
+    timer.set_after(shard.bounds.head);
+    let mut read = Buffer::with_capacity(PREFACE.len());
+    loop {
+        let more = poll_fn(|cx| {
+            if shard.draining() || shard.idle_generation() != generation {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            io.poll_read(cx)
+        });
+        let chunk = match rt::with_deadline(&mut timer, more).await {
+            Ok(read) => read.ok()??,
+            // Too slow to tell: HTTP/1 has an answer for that.
+            Err(_) if !read.is_empty() => return Some((false, read.freeze())),
+            Err(_) => return None,
+        };
+        // As a rule all of it comes at once, and is not copied.
+        if read.is_empty() && (chunk.len() >= PREFACE.len() || !PREFACE.starts_with(&chunk)) {
+            return Some((chunk.starts_with(PREFACE), chunk));
+        }
+        read.extend_from_slice(&chunk);
+        if read.len() >= PREFACE.len() || !PREFACE.starts_with(&read) {
+            return Some((read.starts_with(PREFACE), read.freeze()));
+        }
+    }
 }
 
 /// Serves a client's requests one after the other.

@@ -7,6 +7,7 @@ mod client;
 pub mod clock;
 mod connection;
 mod http1;
+pub mod http2;
 pub mod mail;
 mod places;
 mod routes;
@@ -73,6 +74,8 @@ pub struct Start {
     pub epoch: rt::Instant,
     /// Requests may make a phase panic. For tests.
     pub fault_injection: bool,
+    /// Plain connections may begin with HTTP/2.
+    pub http2_prior_knowledge: bool,
 }
 
 /// How far a shard's life has come.
@@ -106,6 +109,10 @@ pub struct Shard {
     pub credits: RefCell<Credits>,
     /// Requests may make a phase panic. For tests.
     pub fault_injection: bool,
+    /// Plain connections may begin with HTTP/2.
+    pub http2_prior_knowledge: bool,
+    /// HTTP/2 streams that are being served.
+    pub(crate) http2_streams: Cell<usize>,
     /// Counters and access log.
     pub recorder: telemetry::Shard,
     gate: Gate,
@@ -137,6 +144,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         recorder,
         epoch,
         fault_injection,
+        http2_prior_knowledge,
     } = start;
     let bounds = Bounds::new(&limits);
     let mut inbox = mail.attach()?;
@@ -166,6 +174,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         bounds,
         limits,
         fault_injection,
+        http2_prior_knowledge,
+        http2_streams: Cell::new(0),
     });
     for (socket, protocol) in listeners {
         let listener = rt::Listener::from_std(socket)?;

@@ -305,7 +305,7 @@ struct ShardFamily {
 /// Further labels, and the number.
 type Value = (&'static str, fn(&ShardCounters) -> u64);
 
-const SHARD_FAMILIES: [ShardFamily; 11] = [
+const SHARD_FAMILIES: [ShardFamily; 14] = [
     ShardFamily {
         name: "tidegate_shard_requests_total",
         kind: "counter",
@@ -335,6 +335,24 @@ const SHARD_FAMILIES: [ShardFamily; 11] = [
         kind: "counter",
         help: "TLS handshakes with clients that failed.",
         values: &[("", |shard| shard.handshake_failures.get())],
+    },
+    ShardFamily {
+        name: "tidegate_http2_connections_total",
+        kind: "counter",
+        help: "Client connections that speak HTTP/2.",
+        values: &[("", |shard| shard.http2_connections.get())],
+    },
+    ShardFamily {
+        name: "tidegate_http2_streams_total",
+        kind: "counter",
+        help: "HTTP/2 streams accepted.",
+        values: &[("", |shard| shard.http2_streams.get())],
+    },
+    ShardFamily {
+        name: "tidegate_http2_floods_total",
+        kind: "counter",
+        help: "HTTP/2 connections ended for flooding (ENHANCE_YOUR_CALM).",
+        values: &[("", |shard| shard.http2_floods.get())],
     },
     ShardFamily {
         name: "tidegate_panics_total",

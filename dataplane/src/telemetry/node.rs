@@ -65,6 +65,12 @@ pub struct ShardCounters {
     pub in_flight: Gauge,
     /// TLS handshakes that failed.
     pub handshake_failures: Counter,
+    /// Connections that speak HTTP/2.
+    pub http2_connections: Counter,
+    /// HTTP/2 streams accepted.
+    pub http2_streams: Counter,
+    /// HTTP/2 connections ended because the client flooded them (ENHANCE_YOUR_CALM).
+    pub http2_floods: Counter,
     /// Connections made to backends.
     pub upstream_connects: Counter,
     /// Connections to backends that could not be made.

@@ -48,14 +48,19 @@ impl Gateway {
     }
 
     pub fn with_limits(driver: DriverChoice, limits: Limits) -> Self {
-        Self::with(driver, limits, false)
+        Self::with(driver, limits, false, false)
     }
 
     pub fn with_https(driver: DriverChoice) -> Self {
-        Self::with(driver, Limits::default(), true)
+        Self::with(driver, Limits::default(), true, false)
     }
 
-    fn with(driver: DriverChoice, limits: Limits, https: bool) -> Self {
+    /// Plain connections may begin with HTTP/2.
+    pub fn with_http2(driver: DriverChoice, limits: Limits) -> Self {
+        Self::with(driver, limits, false, true)
+    }
+
+    fn with(driver: DriverChoice, limits: Limits, https: bool, http2: bool) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut options = Options::new(data.path());
         options.http = Some("127.0.0.1:0".parse().unwrap());
@@ -64,6 +69,7 @@ impl Gateway {
         options.driver = driver;
         options.limits = limits;
         options.fault_injection = true;
+        options.http2_prior_knowledge = http2;
         let node = Node::start(&options).unwrap();
         let address = node.addresses().http.unwrap();
         let https = node.addresses().https;

@@ -9,6 +9,7 @@
 pub mod backend;
 pub mod confine;
 pub mod definition;
+pub mod http2;
 pub mod instance;
 pub mod load;
 pub mod process;

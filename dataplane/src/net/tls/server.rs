@@ -78,6 +78,9 @@ impl ServerTls {
     }
 }
 
+/// HTTP/2 over TLS, as ALPN names it (RFC 9113 section 3.2).
+pub const HTTP2: &[u8] = b"h2";
+
 /// A source of session tickets for all shards of a node.
 pub fn tickets() -> Option<Arc<dyn ProducesTickets>> {
     match rustls::crypto::aws_lc_rs::Ticketer::new() {
@@ -89,7 +92,7 @@ pub fn tickets() -> Option<Arc<dyn ProducesTickets>> {
     }
 }
 
-/// TLS 1.2 and 1.3, HTTP/1.1, no client certificates.
+/// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no client certificates.
 pub(super) fn config(
     certificates: Arc<Certificates>,
     tickets: Option<Arc<dyn ProducesTickets>>,
@@ -99,7 +102,7 @@ pub(super) fn config(
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     config.ignore_client_order = true;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     // Sessions live in tickets: a store would be a lock and memory a client can fill.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     match tickets {

@@ -99,6 +99,11 @@ impl TlsStream {
         }
     }
 
+    /// The protocol that was agreed on (RFC 7301).
+    pub fn alpn_protocol(&self) -> Option<&[u8]> {
+        self.session.alpn_protocol()
+    }
+
     /// Plaintext, or `None` after the peer's orderly end. A socket that ends without it is an error of kind
     /// `UnexpectedEof`: what came before may have been cut short by anybody.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
