@@ -8,6 +8,7 @@ mod backends;
 mod deploys;
 mod framing;
 mod hostile;
+mod http2;
 mod imports;
 mod pets;
 mod planes;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ("backends", backends::TESTS),
         ("framing", framing::TESTS),
         ("hostile", hostile::TESTS),
+        ("http2", http2::TESTS),
         ("planes", planes::TESTS),
         ("deploys", deploys::TESTS),
         ("imports", imports::TESTS),

@@ -12,6 +12,9 @@ use crate::instance::{Deployed, Instance, Plan};
 /// The variable that lets a request make a phase panic.
 const FAULT_INJECTION: &str = "TIDEGATE_FAULT_INJECTION";
 
+/// The variable that lets plain connections begin with HTTP/2.
+const PRIOR_KNOWLEDGE: &str = "TIDEGATE_HTTP2_PRIOR_KNOWLEDGE";
+
 /// The world in which a test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum World {
@@ -171,6 +174,7 @@ impl Context {
             .keep();
         let instance = Plan::new(&self.binary, self.world, &home)
             .set(FAULT_INJECTION, "1")
+            .set(PRIOR_KNOWLEDGE, "true")
             .up("shared")
             .context("starting the shared instance")?;
         let shared = Arc::new(Shared {
