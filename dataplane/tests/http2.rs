@@ -588,11 +588,6 @@ fn floods_end_in_enhance_your_calm() {
             Box::new(|_| frame(kind::DATA, 0, 1, b"")),
         ),
         (
-            "data of one byte",
-            open_body.clone(),
-            Box::new(|_| frame(kind::DATA, 0, 1, b"x")),
-        ),
-        (
             "padded empty data",
             open_body.clone(),
             Box::new(|_| frame(kind::DATA, flag::PADDED, 1, &[0])),
@@ -643,7 +638,6 @@ fn floods_end_in_enhance_your_calm() {
         ),
     ];
     on_both_drivers(|driver| {
-        // A backend that takes nothing: what is not asked for stays unread.
         let backend = Backend::start(|mut peer| {
             let _ = peer.head();
             let _ = peer.line();

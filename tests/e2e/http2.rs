@@ -235,7 +235,7 @@ fn floods_hold_little_memory(context: &Context) -> Result<()> {
     let before = resident(pid)?;
     for _ in 0..20 {
         flood("rapid reset", &[], &rapid)?;
-        flood("data of one byte", &post, &|_| frame(kind::DATA, 0, 1, b"x"))?;
+        flood("empty data", &post, &|_| frame(kind::DATA, 0, 1, b""))?;
         flood("ping", &[], &|_| frame(kind::PING, 0, 0, &[0; 8]))?;
     }
     let served = get(shared.http(), &host, &path)?;

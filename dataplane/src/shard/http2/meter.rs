@@ -75,7 +75,7 @@ pub(super) struct Meter {
     /// CONTINUATION frames of the field block that is open.
     continuations: u64,
     /// Since when a field block is open.
-    pub block: Option<Instant>,
+    block: Option<Instant>,
 }
 
 impl Meter {
@@ -93,6 +93,11 @@ impl Meter {
             continuations: 0,
             block: None,
         }
+    }
+
+    /// Since when a field block is open, or the client's SETTINGS have been missing.
+    pub(super) fn unfinished(&self) -> Option<Instant> {
+        self.block.or((!self.settled).then_some(self.begun))
     }
 
     /// Counts a frame that has arrived.

@@ -114,10 +114,10 @@ impl Pipe {
         self.0.borrow().refused
     }
 
-    /// Since when the client has been in the middle of a head.
+    /// Since when the client has been in the middle of a head, or its SETTINGS have been missing.
     pub(super) fn head_since(&self) -> Option<Instant> {
         let state = self.0.borrow();
-        state.meter.block.or(state.partial)
+        state.meter.unfinished().or(state.partial)
     }
 
     /// Whether the client has taken nothing for too long. Moves the timer closer where that comes first.
