@@ -79,20 +79,22 @@ fn data_plane(shared: &Shared) -> Result<u32> {
         .context("the ready file names the data plane's process")
 }
 
-/// Descriptors that a process holds open.
-fn descriptors(pid: u32) -> Result<usize> {
-    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+/// Descriptors that the data plane holds open, but for the connections to backends that it keeps for the next request:
+/// those come and go with the tests beside this one.
+fn descriptors(shared: &Shared) -> Result<usize> {
+    let kept = metric(shared, "tidegate_upstream_connections", "state=\"idle\"")?;
+    let open = std::fs::read_dir(format!("/proc/{}/fd", data_plane(shared)?))?.count();
+    Ok(open.saturating_sub(kept.try_into()?))
 }
 
 /// Serves requests until the data plane holds no more descriptors than `bound`; each request is a turn in which it can
 /// let go of what it holds.
 fn ensure_let_go(shared: &Shared, host: &str, target: &str, bound: usize) -> Result<()> {
-    let pid = data_plane(shared)?;
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let served = get(shared.http(), host, target)?;
         ensure!(served.status == 200, "no longer served: {served:?}");
-        let open = descriptors(pid)?;
+        let open = descriptors(shared)?;
         if open <= bound {
             return Ok(());
         }
@@ -236,7 +238,7 @@ fn unfinished_heads_run_out_of_time(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let deployed = shared.deploy(&everything(&shared.backend))?;
     let (host, path) = (deployed.host(), deployed.path("/b/fixed/5"));
-    let before = descriptors(data_plane(&shared)?)?;
+    let before = descriptors(&shared)?;
     let mut slow = Vec::new();
     for _ in 0..200 {
         let mut connection = Connection::open(shared.http())?;
@@ -265,7 +267,7 @@ fn unfinished_bodies_run_out_of_time(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let deployed = shared.deploy(&everything(&shared.backend))?;
     let (host, path) = (deployed.host(), deployed.path("/b/echo"));
-    let before = descriptors(data_plane(&shared)?)?;
+    let before = descriptors(&shared)?;
     let mut slow = Vec::new();
     for _ in 0..50 {
         let mut upload = Connection::open(shared.http())?;
@@ -307,7 +309,7 @@ fn requests_aborted_at_each_byte(context: &Context) -> Result<()> {
     let (host, path) = (deployed.host(), deployed.path("/b/echo"));
     let fixed = deployed.path("/b/fixed/5");
     ensure!(get(shared.http(), &host, &fixed)?.status == 200, "before");
-    let before = descriptors(data_plane(&shared)?)?;
+    let before = descriptors(&shared)?;
     let memory = resident(data_plane(&shared)?)?;
     let requests = [
         format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 20\r\n\r\n12345678901234567890"),
@@ -353,7 +355,7 @@ fn responses_aborted_on_the_way(context: &Context) -> Result<()> {
     let (host, path) = (deployed.host(), deployed.path("/b/fixed/3000000"));
     let fixed = deployed.path("/b/fixed/5");
     ensure!(get(shared.http(), &host, &fixed)?.status == 200, "before");
-    let before = descriptors(data_plane(&shared)?)?;
+    let before = descriptors(&shared)?;
     for at in 0..100 {
         let mut connection = Connection::open(shared.http())?;
         connection.send(request("GET", &host, &path))?;
@@ -501,7 +503,7 @@ fn a_panic_ends_one_connection(context: &Context) -> Result<()> {
     let mut beside = Connection::open(shared.http())?;
     beside.send(request("GET", &host, &path))?;
     ensure!(beside.response()?.status == 200, "before");
-    let before = descriptors(data_plane(&shared)?)?;
+    let before = descriptors(&shared)?;
     for phase in ["frame", "locate", "route", "throttle", "integration", "response"] {
         let counted = panics(&shared)?;
         let mut struck = Connection::open(shared.http())?;
@@ -545,14 +547,19 @@ fn await_panics(shared: &Shared, expected: u64) -> Result<()> {
 
 /// Panics that the data plane has caught so far on all its shards, as its metrics tell.
 fn panics(shared: &Shared) -> Result<u64> {
+    metric(shared, "tidegate_panics_total", "")
+}
+
+/// The sum of a metric's series that carry a label.
+fn metric(shared: &Shared, name: &str, label: &str) -> Result<u64> {
     let metrics = get(shared.instance.ready().metrics, "metrics", "/metrics")?.text();
     let mut total = None;
     for line in metrics
         .lines()
-        .filter(|line| line.starts_with("tidegate_panics_total"))
+        .filter(|line| line.starts_with(name) && line.contains(label))
     {
         let value: f64 = line.rsplit(' ').next().unwrap_or_default().parse()?;
         *total.get_or_insert(0) += value as u64;
     }
-    total.context("tidegate_panics_total")
+    total.with_context(|| format!("no {name} with {label:?} among the metrics"))
 }
