@@ -1,13 +1,16 @@
 //! Peers that mean harm or are broken: noise on every port, heads and bodies that never end, aborts at every byte. Others
 //! are served meanwhile, nothing is lost, and memory stays bounded.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tidegate_harness::backend::pattern;
+use tidegate_harness::backend::{Backend, pattern};
 use tidegate_harness::definition::Definition;
-use tidegate_harness::process::{PATIENCE, resident};
+use tidegate_harness::instance::FREE;
+use tidegate_harness::process::{PATIENCE, await_exit, resident};
 use tidegate_harness::raw::{Connection, End, get, request, request_with};
 use tidegate_harness::suite::{Context, Shared, Test};
 use tidegate_harness::tools;
@@ -18,6 +21,10 @@ use crate::pets::everything;
 pub(crate) const TESTS: &[Test] = &[
     Test::everywhere("a_panic_ends_one_connection", a_panic_ends_one_connection),
     Test::both_drivers("noise_on_every_port", noise_on_every_port),
+    Test::once(
+        "strangers_at_the_configuration_address",
+        strangers_at_the_configuration_address,
+    ),
     Test::both_drivers(
         "unfinished_heads_run_out_of_time",
         unfinished_heads_run_out_of_time,
@@ -118,7 +125,9 @@ fn noise_on_every_port(context: &Context) -> Result<()> {
         ("admin", ready.admin),
         ("management", ready.management),
         ("metrics", ready.metrics),
+        ("config", ready.config),
     ];
+    ensure!(ready.config.port() != 0, "the configuration address is not told");
     for (name, address) in ports {
         if address.port() == 0 {
             continue; // not served in this release
@@ -231,6 +240,198 @@ fn silent_admin_connections_make_room(context: &Context) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// C7: whoever is no node gets an end at the configuration address, whatever it says and on whatever layer: silence, noise
+/// within TLS, another authority's certificate, calls without a certificate, joins without a token. Nodes do not notice.
+fn strangers_at_the_configuration_address(context: &Context) -> Result<()> {
+    tools::find("curl")?;
+    let openssl = tools::find("openssl")?;
+    let backend = Backend::start()?;
+    let control = context.plan().control_plane("control", FREE)?;
+    let directory = context.directory();
+    let join = directory.join("node.join");
+    std::fs::write(&join, control.run(&["node", "token"])?)?;
+    let address = control.ready().config;
+    let data = context
+        .plan()
+        .data_plane("node", &address.to_string(), Some(&join), FREE)?;
+    let deployed = control.import(&everything(&backend), "test")?;
+
+    // Silent ones, and ones that stop within their first words: there during all of what follows.
+    let mut noise = Noise(0x636f_6e66_6967_2121);
+    let mut silent = Vec::new();
+    for at in 0..100 {
+        let mut connection = Connection::open(address)?;
+        connection.send(&[0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3][..at % 12])?;
+        silent.push(connection);
+    }
+
+    let certificate = directory.join("stranger.pem").display().to_string();
+    let key = directory.join("stranger.key").display().to_string();
+    let made = tools::run(Command::new(&openssl).args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=node01",
+        "-keyout",
+        &key,
+        "-out",
+        &certificate,
+    ]))?;
+    ensure!(made.status.success(), "openssl req: {made:?}");
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut inputs: Vec<Vec<u8>> = vec![
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        [&preface[..], &[0xff; 64]].concat(),
+        // HEADERS that are no HPACK, DATA on a stream that is not open, a frame of 16 MiB.
+        [
+            &preface[..],
+            &settings,
+            &[0, 0, 4, 1, 5, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff],
+        ]
+        .concat(),
+        [&preface[..], &settings, &[0, 0, 1, 0, 0, 0, 0, 0, 7, 0]].concat(),
+        [
+            &preface[..],
+            &settings,
+            &[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1],
+            &noise.bytes(70_000),
+        ]
+        .concat(),
+    ];
+    inputs.extend((1..8).map(|at| noise.bytes(at * at * 300)));
+    for (at, input) in inputs.iter().enumerate() {
+        let ended =
+            within_tls(&openssl, address, &[], input).with_context(|| format!("input {at} within TLS"))?;
+        ensure!(
+            !ended.contains("SSL alert number"),
+            "input {at}: the handshake failed: {ended}"
+        );
+    }
+    let refused = within_tls(
+        &openssl,
+        address,
+        &["-cert", &certificate, "-key", &key],
+        &inputs[0],
+    )?;
+    ensure!(
+        refused.contains("alert"),
+        "a certificate of another authority was taken: {refused}"
+    );
+
+    let body = directory.join("body").display().to_string();
+    let authority = directory.join("authority.pem").display().to_string();
+    std::fs::write(&authority, control.run(&["ca"])?)?;
+    let to = format!("control.tidegate.internal:443:127.0.0.1:{}", address.port());
+    let unknown_token = [&[0, 0, 0, 0, 5, 0x0a, 3][..], b"abc"].concat();
+    for (method, bytes, wanted) in [
+        ("JoinService/Join", unknown_token.clone(), "grpc-status: 3"),
+        ("JoinService/Join", noise.bytes(300), "grpc-status: "),
+        (
+            "JoinService/Join",
+            [&[0, 0xff, 0xff, 0xff, 0xff][..], &noise.bytes(9_000)].concat(),
+            "grpc-status: ",
+        ),
+        ("JoinService/Join", Vec::new(), "grpc-status: "),
+        ("JoinService/Renew", unknown_token.clone(), "grpc-status: 16"),
+        ("ConfigService/Stream", unknown_token, "grpc-status: 16"),
+        ("ConfigService/Nothing", Vec::new(), "grpc-status: 12"),
+    ] {
+        std::fs::write(&body, &bytes)?;
+        let url = format!("https://control.tidegate.internal/tidegate.config.v1.{method}");
+        let called = tools::curl(&[
+            "--noproxy",
+            "*",
+            "--http2",
+            "--cacert",
+            &authority,
+            "--connect-to",
+            &to,
+            "--include",
+            "--header",
+            "content-type: application/grpc",
+            "--header",
+            "te: trailers",
+            "--data-binary",
+            &format!("@{body}"),
+            &url,
+        ])?;
+        let text = String::from_utf8_lossy(&called.stdout).into_owned();
+        ensure!(
+            !text.contains("grpc-status: 0") && (text.contains(wanted) || was_reset(&called)),
+            "{method} with {} bytes: {text} {}",
+            bytes.len(),
+            String::from_utf8_lossy(&called.stderr)
+        );
+    }
+
+    let again = control.import(&everything(&backend), "test")?;
+    for one in [&deployed, &again] {
+        let served = get(data.ready().http, &one.host(), &one.path("/b/fixed/5"))?;
+        ensure!(served.status == 200, "{served:?}");
+    }
+    for (at, connection) in silent.into_iter().enumerate() {
+        connection
+            .drain()
+            .with_context(|| format!("silent connection {at}"))?;
+    }
+    let nodes = control.json(&["nodes"])?;
+    ensure!(
+        nodes["nodes"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1 && all[0]["connected"] == true),
+        "{nodes}"
+    );
+    let opened = data.log().matches("connected to the control plane").count();
+    ensure!(opened == 1, "the node opened {opened} streams");
+    Ok(())
+}
+
+/// Whether curl met an end of its stream before the answer, as when the server resets what it does not want to read.
+fn was_reset(called: &std::process::Output) -> bool {
+    matches!(called.status.code(), Some(16 | 52 | 55 | 56 | 92))
+}
+
+/// Sends bytes over TLS as HTTP/2 is, and waits for the peer's end; what openssl said.
+fn within_tls(openssl: &Path, address: SocketAddr, more: &[&str], input: &[u8]) -> Result<String> {
+    let mut client = Command::new(openssl)
+        .args([
+            "s_client",
+            "-quiet",
+            "-alpn",
+            "h2",
+            "-connect",
+            &address.to_string(),
+        ])
+        .args(more)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = client.stdin.take().context("openssl's input")?;
+    // An end that comes early closes the pipe, which is an end too.
+    let _ = stdin.write_all(input);
+    let ended = await_exit(&mut client, PATIENCE)?;
+    drop(stdin);
+    let mut told = String::new();
+    if ended.is_none() {
+        client.kill()?;
+        client.wait()?;
+        bail!("the connection is still open");
+    }
+    if let Some(mut stderr) = client.stderr.take() {
+        stderr.read_to_string(&mut told)?;
+    }
+    Ok(told)
 }
 
 /// D15: a request head has ten seconds; 200 connections that send theirs byte by byte do not keep others waiting.
