@@ -495,7 +495,8 @@ fn unfinished_heads_run_out_of_time() {
             );
         }
         let mut silent = Http2::silent(on.address).unwrap();
-        silent.send(&PREFACE[..PREFACE.len()]).unwrap();
+        silent.acknowledges = false;
+        silent.send(PREFACE).unwrap();
         silent.end().unwrap();
         assert!(silent.closed);
     });
@@ -1204,14 +1205,18 @@ fn the_protocol_is_kept() {
                 wrong.push(format!("{name}: {ended:?} instead of {must:?}, alive {alive}"));
             }
         }
-        // Section 3.4: SETTINGS come first.
-        let mut client = Http2::silent(on.address).unwrap();
-        client
-            .send([PREFACE, &frame(kind::PING, 0, 0, &[0; 8])].concat())
-            .unwrap();
-        client.end().unwrap();
-        if client.goaways != [(0, code::PROTOCOL_ERROR)] {
-            wrong.push(format!("3.4 PING before SETTINGS: {:?}", client.goaways));
+        // Section 3.4: the client's SETTINGS come first.
+        for (name, first) in [
+            ("PING", frame(kind::PING, 0, 0, &[0; 8])),
+            ("an acknowledgement", frame(kind::SETTINGS, flag::ACK, 0, &[])),
+        ] {
+            let mut client = Http2::silent(on.address).unwrap();
+            client.acknowledges = false;
+            client.send([PREFACE, &first].concat()).unwrap();
+            client.end().unwrap();
+            if client.goaways != [(0, code::PROTOCOL_ERROR)] {
+                wrong.push(format!("3.4 {name} before SETTINGS: {:?}", client.goaways));
+            }
         }
         // Section 5.1: DATA after the stream's end.
         let mut client = open(&on);

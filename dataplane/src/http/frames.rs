@@ -79,6 +79,11 @@ impl FrameHead {
         }
     }
 
+    /// It answers a SETTINGS or PING frame.
+    pub fn is_ack(&self) -> bool {
+        matches!(self.kind, FrameKind::Settings | FrameKind::Ping) && self.flags & 0x1 != 0
+    }
+
     /// The last frame of its stream: END_STREAM of DATA and HEADERS.
     pub fn ends_stream(&self) -> bool {
         matches!(self.kind, FrameKind::Data | FrameKind::Headers) && self.flags & 0x1 != 0

@@ -189,6 +189,8 @@ pub struct Http2 {
     pub settled: bool,
     /// Windows are given back as data comes.
     pub reads: bool,
+    /// The server's SETTINGS are acknowledged as they come.
+    pub acknowledges: bool,
     /// The connection has ended.
     pub closed: bool,
 }
@@ -209,6 +211,7 @@ impl Http2 {
             pongs: 0,
             settled: false,
             reads: true,
+            acknowledges: true,
             closed: false,
         })
     }
@@ -314,7 +317,9 @@ impl Http2 {
         match kind {
             kind::SETTINGS if flags & flag::ACK == 0 => {
                 self.settled = true;
-                self.send(self::frame(kind::SETTINGS, flag::ACK, 0, &[]))?;
+                if self.acknowledges {
+                    self.send(self::frame(kind::SETTINGS, flag::ACK, 0, &[]))?;
+                }
             }
             kind::PING if flags & flag::ACK != 0 => self.pongs += 1,
             kind::PING => self.send(self::frame(kind::PING, flag::ACK, 0, &payload))?,

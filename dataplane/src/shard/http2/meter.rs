@@ -102,7 +102,8 @@ impl Meter {
 
     /// Counts a frame that has arrived.
     pub(super) fn received(&mut self, head: &FrameHead, now: Instant) -> Result<(), Refused> {
-        if !self.settled && head.kind != FrameKind::Settings {
+        // RFC 9113 section 3.4: a client's own, not its answer to ours.
+        if !self.settled && (head.kind != FrameKind::Settings || head.is_ack()) {
             return Err(Refused::Preface);
         }
         self.settled = true;
