@@ -127,11 +127,13 @@ async fn a_byte_flipped_on_the_way_is_refused() {
     let rollout = installation.distributor.wait(revision, SOON).await;
     assert_eq!(rollout.nodes[0].revision, revision);
     assert!(!rollout.complete);
-    let refused: Vec<_> = rollout.nodes[0]
+    // In the order in which the node came to them.
+    let mut refused: Vec<_> = rollout.nodes[0]
         .refused
         .iter()
         .map(|outcome| (outcome.id.as_str(), outcome.revision))
         .collect();
+    refused.sort_unstable();
     assert_eq!(refused, [("a/prod", revision), ("large/prod", revision)]);
     for outcome in &rollout.nodes[0].refused {
         assert!(outcome.refusal.contains("SHA-256"), "{}", outcome.refusal);
