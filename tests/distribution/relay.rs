@@ -102,7 +102,9 @@ impl Relay {
     /// What was damaged so far. From now on nothing is.
     pub(crate) fn mend(&self) -> Vec<String> {
         *self.shared.damage.lock().unwrap() = None;
-        std::mem::take(&mut *self.shared.damaged.lock().unwrap())
+        let mut damaged = std::mem::take(&mut *self.shared.damaged.lock().unwrap());
+        damaged.sort_unstable();
+        damaged
     }
 
     /// Ends the node's stream, and returns when it has opened another.

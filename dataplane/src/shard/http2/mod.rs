@@ -1,7 +1,7 @@
 //! HTTP/2 towards clients: one task drives a connection, and one each of its streams, all on the connection's shard.
 //!
-//! The `h2` crate keeps the protocol's state; [`pipe`] carries its bytes and counts frames as they arrive ([`meter`]);
-//! a [`stream`] is a client like any other to the pipeline.
+//! The `h2` crate keeps the protocol's state; `pipe` carries its bytes and counts frames as they arrive (`meter`);
+//! a `stream` is a client like any other to the pipeline.
 
 mod meter;
 mod pipe;
