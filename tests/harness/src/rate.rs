@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_client_that_pauses_proves_nothing_against_the_throttle() {
-        let pauses = [(10.0, 16.0), (20.0, 30.0)];
+        // After the first it takes more than a second until the next refusal.
+        let pauses = [(10.0, 15.0), (20.0, 30.0)];
         let seen = Admissions::new(100.0, 700.0, &answers(100.0, 700.0, &pauses));
         assert!(seen.ensure_never_more().is_ok());
         let shares = seen.between_refusals(FIVE).unwrap();
