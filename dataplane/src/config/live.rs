@@ -103,11 +103,16 @@ impl Stage {
                 )
             }
         };
-        let primary = deployment(&plan, &plan.primary, resolver)?;
+        let mut throttles = Vec::new();
+        let primary = deployment(&plan, &plan.primary, resolver, &mut throttles)?;
         let canary = match &plan.canary {
-            Some(canary) => deployment(&plan, &canary.plan, resolver)?,
+            Some(canary) => deployment(&plan, &canary.plan, resolver, &mut throttles)?,
             None => Deployment::default(),
         };
+        // Only now, as nothing can be refused any more.
+        for (handle, limit) in throttles {
+            handle.put_in_force(limit, resolver.now);
+        }
         Ok(Self {
             plan,
             revision,
@@ -194,17 +199,19 @@ impl Stage {
     }
 }
 
+/// `throttles` gets what is to be put in force when the whole stage is known to be good.
 fn deployment(
     stage: &StagePlan,
     plan: &Plan,
     resolver: &mut Resolver<'_>,
+    throttles: &mut Vec<(LimitHandle, Limit)>,
 ) -> Result<Deployment, ResolveError> {
     let mut routes = Vec::with_capacity(plan.routes().len());
     for route in plan.routes() {
         let methods = route
             .methods()
             .iter()
-            .map(|method| live(stage, route.path(), method, resolver));
+            .map(|method| live(stage, route.path(), method, resolver, throttles));
         routes.push(methods.collect::<Result<Box<[_]>, _>>()?);
     }
     Ok(Deployment(routes.into()))
@@ -215,6 +222,7 @@ fn live(
     path: &str,
     method: &Method,
     resolver: &mut Resolver<'_>,
+    throttles: &mut Vec<(LimitHandle, Limit)>,
 ) -> Result<Live, ResolveError> {
     let (api, name) = (stage.api.as_str().to_owned(), stage.stage.as_str().to_owned());
     let mut handles = Vec::with_capacity(2);
@@ -225,7 +233,10 @@ fn live(
             resource: path.to_owned(),
             method: method.key.as_str().to_owned(),
         };
-        handles.push(resolver.limits.resolve(id, limit_of(throttle)?, resolver.now)?);
+        let limit = limit_of(throttle)?;
+        let handle = resolver.limits.find(id, limit)?;
+        throttles.push((handle.clone(), limit));
+        handles.push(handle);
     }
     handles.extend(resolver.account.clone());
     let series = method.metrics_enabled.unwrap_or(stage.metrics_enabled).then(|| {

@@ -53,6 +53,13 @@ impl LimitHandle {
     pub fn cell(&self) -> &Arc<Cell> {
         &self.cell
     }
+
+    /// Has the bucket follow `limit` from now on, at the level that it has.
+    pub fn put_in_force(&self, limit: Limit, now: Nanos) {
+        if self.cell.limit() != limit {
+            self.cell.reconfigure(limit, now);
+        }
+    }
 }
 
 /// The node's limits by id.
@@ -94,11 +101,15 @@ impl Registry {
     /// had where there was. Shards that hold credit of a bucket whose limit changed settle when they apply the
     /// configuration ([`Credits::settle_all`](super::Credits::settle_all)).
     pub fn resolve(&mut self, id: LimitId, limit: Limit, now: Nanos) -> Result<LimitHandle, TooManyLimits> {
+        let handle = self.find(id, limit)?;
+        handle.put_in_force(limit, now);
+        Ok(handle)
+    }
+
+    /// The bucket for `id`: a full one with `limit` where there was none, the same one as it is where there was.
+    pub fn find(&mut self, id: LimitId, limit: Limit) -> Result<LimitHandle, TooManyLimits> {
         if let Some(entry) = self.limits.get_mut(&id) {
             entry.unused_since = None;
-            if entry.handle.cell.limit() != limit {
-                entry.handle.cell.reconfigure(limit, now);
-            }
             return Ok(entry.handle.clone());
         }
         if self.limits.len() >= self.capacity {

@@ -6,7 +6,8 @@ use std::sync::{
 };
 
 use tidegate_proto::config::v1::{
-    Integration, Method, Mock, Plan, Removal, Route, SettingsBundle, StageBundle, Throttle, integration::Kind,
+    HttpProxy, Integration, Method, Mock, Plan, Removal, ResponseSelection, Route, SettingsBundle,
+    StageBundle, Throttle, integration::Kind,
 };
 
 use super::*;
@@ -374,6 +375,62 @@ async fn handing_over_is_patient_but_not_with_the_dead() {
     shards.dead.store(true, Ordering::Relaxed);
     let outcome = world.take(delta(3, vec![of_stage("a", 3)])).await;
     assert!(matches!(outcome, Err(WorldError::ShardGone)), "{outcome:?}");
+}
+
+/// C1: a stage that is refused for its last method changes nothing, the limits of the others neither.
+#[tokio::test]
+async fn a_refused_stage_leaves_the_limits_as_they_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let shards = Arc::new(Shards::default());
+    let mut world = world(directory.path(), &shards);
+    let throttled = |burst| StageBundle {
+        throttle: Some(Throttle { rate: 5.0, burst }),
+        ..stage("a", "x")
+    };
+    world
+        .take(delta(
+            1,
+            vec![bundle(BundleKind::Stage, "a/prod", 1, throttled(5))],
+        ))
+        .await
+        .unwrap();
+    let burst = || {
+        let stages = shards.stages.lock().unwrap();
+        let handle = stages["a/prod"].limit_handles().next().unwrap();
+        handle.cell().level(0)
+    };
+    assert_eq!(burst(), 5);
+    let mut bad = throttled(2);
+    let methods = &mut bad.primary.as_mut().unwrap().routes[0].methods;
+    methods.push(Method {
+        http_method: "PUT".into(),
+        integration: Some(Integration {
+            kind: Some(Kind::Http(HttpProxy {
+                http_method: "PUT".into(),
+                scheme: "http".into(),
+                host: "127.0.0.1".into(),
+                port: 80,
+                responses: vec![ResponseSelection {
+                    pattern: "(".into(),
+                    status: 200,
+                    ..Default::default()
+                }],
+                ..Default::default()
+            })),
+            timeout_ms: 0,
+        }),
+        ..Default::default()
+    });
+    let ack = world
+        .take(delta(2, vec![bundle(BundleKind::Stage, "a/prod", 2, bad)]))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        ack.outcomes[0].refusal.contains("not a regular expression"),
+        "{ack:?}"
+    );
+    assert_eq!(burst(), 5);
 }
 
 /// SEC-078, DEP-068, DEP-077: a stage's throttle holds for each of its methods by itself; a method's own goes before it,
