@@ -329,7 +329,7 @@ pub enum Limit {
     LingerTimeout,
     LingerBytes,
     ConnectionsPerShard,
-    PipelinedRequests,
+    ReadAheadBytes,
     BodyWindowBytes,
     Http2ConcurrentStreams,
     Http2StreamsPerShard,
@@ -478,8 +478,8 @@ const ROWS: [Row; 80] = [
     // Connections.
     row(Limit::ConnectionsPerShard, "connections-per-shard", Unit::Count, [65_536, 16, 4_194_304],
         "idle connections closed, then no more accepted", "Client connections of one shard"),
-    row(Limit::PipelinedRequests, "pipelined-requests", Unit::Count, [16, 1, 1024],
-        "no more is read", "Requests of one connection that wait for the one before them"),
+    row(Limit::ReadAheadBytes, "read-ahead-bytes", Unit::Bytes, [16 * KIB, 1, MIB],
+        "no more is read", "Requests of one connection that came before the one before them is answered"),
     row(Limit::BodyWindowBytes, "body-window-bytes", Unit::Bytes, [128 * KIB, 16 * KIB, 16 * MIB],
         "no more is read", "Body bytes held between a reader and a slower writer"),
     // HTTP/2.

@@ -27,6 +27,8 @@ pub struct Bounds {
     pub answer_hold: Duration,
     /// Between two reads of a response's body.
     pub stream_idle: Duration,
+    /// Bytes read ahead of the current request while it is being answered.
+    pub read_ahead: usize,
     /// After which a wait is a long one.
     pub lull: Duration,
     /// To read on after an error answer.
@@ -109,6 +111,7 @@ impl Bounds {
             keep_alive: limits.duration(Limit::KeepAliveTimeout),
             answer_hold: limits.duration(Limit::AnswerHold),
             stream_idle: limits.duration(Limit::StreamIdleTimeout),
+            read_ahead: limits.count(Limit::ReadAheadBytes),
             lull: limits.duration(Limit::WatchDelay),
             linger: limits.duration(Limit::LingerTimeout),
             linger_bytes: limits.count(Limit::LingerBytes),

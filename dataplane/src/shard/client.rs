@@ -253,7 +253,7 @@ impl Client {
             return Poll::Ready(Gone::Stopped);
         }
         match &mut self.wire {
-            Wire::Http1(wire) => wire.poll_gone(cx),
+            Wire::Http1(wire) => wire.poll_gone(cx, self.shard.bounds.read_ahead),
             Wire::Http2(wire) => wire.poll_gone(cx),
         }
     }

@@ -258,11 +258,11 @@ impl Http1 {
     }
 
     /// Where the wait is a long one: reads ahead a little, and notes the client's end.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, read_ahead: usize) -> Poll<Gone> {
         if !self.place.waits_long() {
             return Poll::Pending;
         }
-        while self.input.as_ref().is_none_or(|input| input.len() < READ_AHEAD) && !self.finished {
+        while self.input.as_ref().is_none_or(|input| input.len() < read_ahead) && !self.finished {
             match self.poll_receive(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Gone::Aborted),
@@ -451,9 +451,6 @@ enum Waited {
     Close,
     TooSlow,
 }
-
-/// Bytes read ahead of the current request while it is being answered.
-const READ_AHEAD: usize = 16 * 1024;
 
 /// A part of a body up to this long is copied behind the head instead of sent from where it is.
 const SMALL: usize = 8 * 1024;
