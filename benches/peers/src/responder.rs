@@ -1,6 +1,7 @@
 //! The backend of the side-by-side measurement: one thread, epoll, fixed answers, as little work as a server can do.
 //!
-//! `peers-responder ADDRESS`: a request whose path ends in `/b` gets 10,240 bytes, any other 128. Requests carry no body.
+//! `peers-responder ADDRESS`: the path's end says how long the answer is: `/b` 10 KiB, `/m` 1 MiB, `/g` 100 MiB, any
+//! other 128 bytes. Requests carry no body.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -10,15 +11,41 @@ use std::os::fd::{AsRawFd, RawFd};
 use anyhow::{Context, Result};
 use rustix::event::epoll;
 
-/// Bytes of a request head that are kept while it is incomplete; a longer one ends the connection.
+/// Bytes of request heads that are kept while they wait; more end the connection.
 const HEAD_LIMIT: usize = 64 * 1024;
 
 /// Marks the listening socket among the events.
 const LISTENER: u64 = u64::MAX;
 
-struct Connection {
+/// The bytes of long bodies, sent again and again.
+const BLOCK: usize = 1024 * 1024;
+
+/// What a request is answered with.
+#[derive(Debug)]
+struct Answer {
+    path_end: &'static [u8],
+    /// The head, and the body where it is shorter than a block.
+    start: Vec<u8>,
+    /// How many blocks follow.
+    blocks: usize,
+}
+
+/// What is being sent of an answer.
+struct Sending<'a> {
+    rest: &'a [u8],
+    blocks: usize,
+}
+
+struct Connection<'a> {
     stream: TcpStream,
     pending: Vec<u8>,
+    sending: Option<Sending<'a>>,
+}
+
+/// Everything that can be sent.
+struct Answers {
+    kinds: [Answer; 4],
+    block: Vec<u8>,
 }
 
 fn main() -> Result<()> {
@@ -26,9 +53,10 @@ fn main() -> Result<()> {
         .nth(1)
         .context("usage: peers-responder ADDRESS")?;
     let listener = TcpListener::bind(&address).with_context(|| format!("listening on {address}"))?;
+    // The standard library's own backlog of 128 is not for ten thousand connections.
+    rustix::net::listen(&listener, 4096)?;
     listener.set_nonblocking(true)?;
-    let small = answer(128);
-    let large = answer(10_240);
+    let answers = Answers::new();
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(
         &poll,
@@ -36,7 +64,7 @@ fn main() -> Result<()> {
         epoll::EventData::new_u64(LISTENER),
         epoll::EventFlags::IN,
     )?;
-    let mut connections: HashMap<RawFd, Connection> = HashMap::new();
+    let mut connections: HashMap<RawFd, Connection<'_>> = HashMap::new();
     let mut events: Vec<epoll::Event> = Vec::with_capacity(256);
     let mut buffer = vec![0u8; 64 * 1024];
     loop {
@@ -64,78 +92,159 @@ fn main() -> Result<()> {
                         Connection {
                             stream,
                             pending: Vec::new(),
+                            sending: None,
                         },
                     );
                 }
                 continue;
             }
             let key = data as RawFd;
-            if let Some(connection) = connections.get_mut(&key)
-                && !connection.serve(&mut buffer, &small, &large)
-            {
+            let Some(connection) = connections.get_mut(&key) else {
+                continue;
+            };
+            let was_sending = connection.sending.is_some();
+            if !connection.serve(&mut buffer, &answers) {
                 // Closing the descriptor takes it out of the epoll set.
                 connections.remove(&key);
+                continue;
+            }
+            let is_sending = connection.sending.is_some();
+            if is_sending != was_sending {
+                let flags = if is_sending {
+                    epoll::EventFlags::OUT
+                } else {
+                    epoll::EventFlags::IN
+                };
+                let stream = &connection.stream;
+                epoll::modify(&poll, stream, epoll::EventData::new_u64(data), flags)?;
             }
         }
     }
 }
 
-impl Connection {
-    /// Answers what has come; `false` when the connection must end.
-    fn serve(&mut self, buffer: &mut [u8], small: &[u8], large: &[u8]) -> bool {
+impl<'a> Connection<'a> {
+    /// Goes on with what was begun, then answers what has come; `false` when the connection must end.
+    fn serve(&mut self, buffer: &mut [u8], answers: &'a Answers) -> bool {
+        if self.sending.is_some() {
+            if !self.send(&answers.block) {
+                return false;
+            }
+            if self.sending.is_some() {
+                return true;
+            }
+            return self.answer_pending(answers);
+        }
         let read = match self.stream.read(buffer) {
             Ok(0) => return false,
             Ok(read) => read,
             Err(error) => return error.kind() == ErrorKind::WouldBlock,
         };
-        if self.pending.is_empty()
-            && buffer[..read].ends_with(b"\r\n\r\n")
-            && count_heads(&buffer[..read]) == 1
-        {
-            return self.send(if is_large(&buffer[..read]) { large } else { small });
+        if self.pending.is_empty() && find_head_end(&buffer[..read]) == Some(read) {
+            return self.answer(&buffer[..read], answers);
         }
         self.pending.extend_from_slice(&buffer[..read]);
-        while let Some(end) = find_head_end(&self.pending) {
+        self.answer_pending(answers) && self.pending.len() <= HEAD_LIMIT
+    }
+
+    fn answer_pending(&mut self, answers: &'a Answers) -> bool {
+        while self.sending.is_none()
+            && let Some(end) = find_head_end(&self.pending)
+        {
             let head: Vec<u8> = self.pending.drain(..end).collect();
-            if !self.send(if is_large(&head) { large } else { small }) {
+            if !self.answer(&head, answers) {
                 return false;
             }
         }
-        self.pending.len() <= HEAD_LIMIT
+        true
     }
 
-    /// Writes a whole answer. The peers read what they asked for, so a full socket buffer is waited for.
-    fn send(&mut self, mut bytes: &[u8]) -> bool {
-        while !bytes.is_empty() {
-            match self.stream.write(bytes) {
+    fn answer(&mut self, head: &[u8], answers: &'a Answers) -> bool {
+        let answer = answers.to(head);
+        self.sending = Some(Sending {
+            rest: &answer.start,
+            blocks: answer.blocks,
+        });
+        self.send(&answers.block)
+    }
+
+    /// Sends what the socket takes; `false` when the connection must end.
+    fn send(&mut self, block: &'a [u8]) -> bool {
+        while let Some(sending) = &mut self.sending {
+            match self.stream.write(sending.rest) {
                 Ok(0) => return false,
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let mut wait = [rustix::event::PollFd::new(
-                        &self.stream,
-                        rustix::event::PollFlags::OUT,
-                    )];
-                    if rustix::event::poll(&mut wait, None).is_err() {
-                        return false;
-                    }
-                }
+                Ok(written) => sending.rest = &sending.rest[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return false,
+            }
+            if sending.rest.is_empty() {
+                if sending.blocks == 0 {
+                    self.sending = None;
+                } else {
+                    sending.rest = block;
+                    sending.blocks -= 1;
+                }
             }
         }
         true
     }
 }
 
-/// A complete response with the header fields that a real backend sends.
-fn answer(length: usize) -> Vec<u8> {
-    let mut bytes = format!(
+impl Answers {
+    fn new() -> Self {
+        Self {
+            kinds: [
+                Answer::whole(b"/", 128),
+                Answer::whole(b"/b", 10_240),
+                Answer::blocks(b"/m", 1),
+                Answer::blocks(b"/g", 100),
+            ],
+            block: body(BLOCK),
+        }
+    }
+
+    /// The answer to a request; the first where the path says nothing.
+    fn to(&self, head: &[u8]) -> &Answer {
+        let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let path = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+        self.kinds[1..]
+            .iter()
+            .find(|answer| path.ends_with(answer.path_end))
+            .unwrap_or(&self.kinds[0])
+    }
+}
+
+impl Answer {
+    fn whole(path_end: &'static [u8], length: usize) -> Self {
+        let mut start = head(length);
+        start.extend(body(length));
+        Self {
+            path_end,
+            start,
+            blocks: 0,
+        }
+    }
+
+    fn blocks(path_end: &'static [u8], blocks: usize) -> Self {
+        Self {
+            path_end,
+            start: head(blocks * BLOCK),
+            blocks,
+        }
+    }
+}
+
+/// A head with the header fields that a real backend sends.
+fn head(length: usize) -> Vec<u8> {
+    format!(
         "HTTP/1.1 200 OK\r\nServer: responder\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n\r\n"
     )
-    .into_bytes();
-    bytes.extend((0..length).map(|at| b'a' + (at % 26) as u8));
-    bytes
+    .into_bytes()
+}
+
+fn body(length: usize) -> Vec<u8> {
+    (0..length).map(|at| b'a' + (at % 26) as u8).collect()
 }
 
 fn find_head_end(bytes: &[u8]) -> Option<usize> {
@@ -143,13 +252,4 @@ fn find_head_end(bytes: &[u8]) -> Option<usize> {
         .windows(4)
         .position(|window| window == b"\r\n\r\n")
         .map(|at| at + 4)
-}
-
-fn count_heads(bytes: &[u8]) -> usize {
-    find_head_end(bytes).map_or(0, |end| if end == bytes.len() { 1 } else { 2 })
-}
-
-fn is_large(head: &[u8]) -> bool {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    line.windows(3).any(|window| window == b"/b ")
 }
