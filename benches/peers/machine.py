@@ -74,6 +74,7 @@ def facts():
         "nginx": _first_line("nginx", "-v"),
         "haproxy": _first_line("haproxy", "-v"),
         "wrk": _first_line("wrk", "-v"),
+        "h2load": _first_line("h2load", "--version"),
         "openssl": _first_line("openssl", "version"),
         "rustc": _first_line("rustc", "--version"),
     }
@@ -83,3 +84,21 @@ def facts_after():
     """Facts about the time of the measurement."""
     whole, stolen = (after - before for after, before in zip(_cpu_times(), _began))
     return {"stolen CPU during the run": f"{100 * stolen / max(whole, 1):.1f} %"}
+
+
+def cpu_of(pids):
+    """Nanoseconds on a CPU of all threads of these processes so far."""
+    total = 0
+    for pid in pids:
+        for stat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                total += int(stat.read_text().split()[0])
+            except OSError:
+                pass  # the thread has just ended
+    return total
+
+
+def resident_of(pids):
+    """Resident memory of these processes, in MB."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+    return pages * 4096 / 1e6

@@ -2,18 +2,33 @@
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import machine
+import tidegate
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 PATIENCE = 60  # seconds until something that starts must be ready
+
+# Doors that a configuration may have, and what they are.
+DOORS = {
+    "HTTP": "plain HTTP/1.1",
+    "HTTPS": "TLS, no tickets where they can be switched off",
+    "RESUMED": "TLS with tickets",
+    "H2": "HTTP/2 without TLS",
+    "FULL": "plain HTTP/1.1 with a rate limit and a log",
+}
+
+# Of Tidegate's own comparison: routes in all, and APIs that they are spread over.
+ROUTES = {"routes-10": (10, 1), "routes-1000": (1000, 10), "routes-100000": (100_000, 100)}
 
 
 def build(wanted):
@@ -54,27 +69,33 @@ def children(pid):
     return found
 
 
-# What Tidegate logs of each request: the common log format.
-COMMON_LOG = (
-    '$context.identity.sourceIp $context.identity.caller $context.identity.user [$context.requestTime] '
-    '"$context.httpMethod $context.resourcePath $context.protocol" $context.status $context.responseLength $context.requestId'
-)
+@dataclass
+class Door:
+    """Where a proxy takes requests."""
+
+    port: int
+    scheme: str = "http"
+    prefix: str = ""
+    host: str = ""  # where it is not the address
+    script: Path | None = None  # for wrk, when it is to ask for more than one path
+
+    def url(self, path):
+        return f"{self.scheme}://127.0.0.1:{self.port}{self.prefix}{path}"
+
+    def headers(self):
+        return [f"Host: {self.host}"] if self.host else []
 
 
+@dataclass
 class Proxy:
-    """A running proxy."""
+    """A running proxy, and its doors by name."""
 
-    def __init__(self, name, process, port, tls_port=None, prefix="", headers=()):
-        self.name, self.process, self.port, self.tls_port = name, process, port, tls_port
-        self.prefix, self.headers = prefix, list(headers)
+    name: str
+    process: subprocess.Popen
+    doors: dict
 
     def pids(self):
         return children(self.process.pid)
-
-    def target(self, path, tls):
-        """The URL of a path, and the header fields that it needs."""
-        scheme, port = ("https", self.tls_port) if tls else ("http", self.port)
-        return f"{scheme}://127.0.0.1:{port}{self.prefix}{path}", self.headers
 
 
 class Field:
@@ -83,6 +104,7 @@ class Field:
     def __init__(self, wanted, binaries, driver):
         self.wanted, self.binaries, self.driver = wanted, Path(binaries).resolve(), driver
         self.processes, self.proxies, self.told = [], [], {}
+        self.commands, self.files = {}, {}
 
     def __enter__(self):
         self._temporary = tempfile.TemporaryDirectory(prefix="tidegate-peers-")
@@ -91,9 +113,12 @@ class Field:
             self._certificate()
             port = free_port()
             self.backend = f"127.0.0.1:{port}"
-            await_port(port, self._start("responder", 1, [self.binaries / "peers-responder", self.backend]), "the backend")
+            await_port(port, self.start("responder", 1, [self.binaries / "peers-responder", self.backend]), "the backend")
             for name in self.wanted:
-                getattr(self, f"_{name}")()
+                if name in ROUTES:
+                    self._routes(name, *ROUTES[name])
+                else:
+                    getattr(self, f"_{name}")()
         except BaseException:
             self.__exit__()
             raise
@@ -113,16 +138,24 @@ class Field:
     def by_name(self, name):
         return next(proxy for proxy in self.proxies if proxy.name == name)
 
-    def facts(self):
-        return self.told
-
-    def _start(self, name, cpu, command):
+    def start(self, name, cpu, command, settings=None):
+        """Starts a program on one CPU; `settings` are added to its environment."""
+        settings = settings or {}
+        command = list(map(str, command))
+        self.commands[name] = " ".join([*(f"{key}={value}" for key, value in settings.items()), shlex.join(command)])
         log = open(self.directory / f"{name}.log", "ab")
         process = subprocess.Popen(
-            ["taskset", "-c", str(cpu), *map(str, command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory
+            ["taskset", "-c", str(cpu), *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, env={**os.environ, **settings}
         )
         self.processes.append(process)
         return process
+
+    def configurations(self):
+        """Everything that was started and how it was set up, as Markdown."""
+        lines = ["```sh", *(f"# {name}\n{command}" for name, command in self.commands.items()), "```", ""]
+        for name, text in self.files.items():
+            lines += [f"`{name}`:", "", "```", text.rstrip(), "```", ""]
+        return "\n".join(lines).replace(str(self.directory), "$DIR").replace(str(self.binaries), "target/release")
 
     def _certificate(self):
         key, certificate = self.directory / "key.pem", self.directory / "certificate.pem"
@@ -133,98 +166,70 @@ class Field:
         )
         (self.directory / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
 
-    def _fill(self, template, port, tls_port):
+    def fill(self, template):
+        """A configuration file with ports, backend and directory filled in, and the ports by door."""
         text = (HERE / template).read_text()
-        for name, value in {"PORT": port, "TLS_PORT": tls_port, "BACKEND": self.backend, "DIR": self.directory}.items():
+        ports = {door: free_port() for door in DOORS if f"@{door}@" in text}
+        for name, value in {**ports, "BACKEND": self.backend, "DIR": self.directory}.items():
             text = text.replace(f"@{name}@", str(value))
         path = self.directory / template
         path.write_text(text)
-        return path
+        self.files[template] = text
+        doors = {door.lower(): Door(port, "https" if door in ("HTTPS", "RESUMED") else "http") for door, port in ports.items()}
+        return path, doors
+
+    def enter(self, name, command, doors):
+        """Starts a proxy and takes it in once it listens."""
+        process = self.start(name, 0, command)
+        await_port(doors["http"].port, process, name, self.directory / f"{name}.log")
+        self.proxies.append(Proxy(name, process, doors))
 
     def _nginx(self):
-        port, tls_port = free_port(), free_port()
-        path = self._fill("nginx.conf", port, tls_port)
-        process = self._start("nginx", 0, [machine.find("nginx"), "-c", path, "-e", self.directory / "nginx-start.log"])
-        await_port(port, process, "nginx", self.directory / "nginx.log")
-        self.proxies.append(Proxy("nginx", process, port, tls_port))
+        """The bare one, which the full workload compares with too, and the same process with a rate limit and a log."""
+        path, doors = self.fill("nginx.conf")
+        full = {"full": doors["full"]}
+        self.enter("nginx", [machine.find("nginx"), "-c", path, "-e", self.directory / "nginx-start.log"], {**doors, "full": doors["http"]})
+        self.proxies.append(Proxy("nginx-full", self.proxies[-1].process, full))
 
     def _haproxy(self):
-        port, tls_port = free_port(), free_port()
-        path = self._fill("haproxy.cfg", port, tls_port)
-        process = self._start("haproxy", 0, [machine.find("haproxy"), "-db", "-f", path])
-        await_port(port, process, "haproxy", self.directory / "haproxy.log")
-        self.proxies.append(Proxy("haproxy", process, port, tls_port))
+        path, doors = self.fill("haproxy.cfg")
+        self.enter("haproxy", [machine.find("haproxy"), "-db", "-f", path], doors)
 
     def _floor(self):
-        port = free_port()
-        process = self._start("floor", 0, [self.binaries / "peers-floor", f"127.0.0.1:{port}", self.backend, self.driver])
-        await_port(port, process, "the floor", self.directory / "floor.log")
-        self.proxies.append(Proxy("floor", process, port))
+        plain, secure = Door(free_port()), Door(free_port(), "https")
+        command = [
+            self.binaries / "peers-floor", f"127.0.0.1:{plain.port}", f"127.0.0.1:{secure.port}", self.backend,
+            self.directory / "certificate.pem", self.directory / "key.pem", self.driver,
+        ]
+        self.enter("floor", command, {"http": plain, "https": secure, "full": plain})
 
     def _tidegate(self):
-        """Both planes apart: the control plane on CPU 1, where it idles, the data plane on CPU 0."""
-        binary = self.binaries / "tidegate"
-        control = self._ready("controlplane", 1, [
-            binary, "controlplane", "--data-dir", self.directory / "control", "--admin", "127.0.0.1:0", "--management", "127.0.0.1:0",
-            "--config", "127.0.0.1:0",
-        ])[1]
-        join = self.directory / "join"
-        join.write_text(self._ask(binary, "node", "token"))
-        process, node = self._ready("dataplane", 0, [
-            binary, "dataplane", "--control", control["config"], "--join", join, "--data-dir", self.directory / "node",
-            "--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--shards", "1", "--io-driver", self.driver,
-        ])
-        self.told["Tidegate's driver"] = node["driver"]
-        definition = self.directory / "bench.json"
-        definition.write_text(json.dumps(self._definition()))
-        deployed = json.loads(self._ask(binary, "import", definition, "--stage", "bench", "-o", "json"))
-        settings = self.directory / "stage.json"
-        settings.write_text(json.dumps({
-            "name": f"restApis/{deployed['apiId']}/stages/bench",
-            "stage": {"accessLogSettings": {"destinationArn": "arn:aws:logs:us-east-1:000000000000:log-group:bench", "format": COMMON_LOG}},
-        }))
-        self._ask(binary, "apply", "-f", settings)
-        host = f"Host: {deployed['apiId']}.execute-api.localhost"
-        port, tls_port = (int(node[name].rsplit(":", 1)[1]) for name in ("http", "https"))
-        self.proxies.append(Proxy("tidegate", process, port, tls_port, "/bench", [host]))
-
-    def _ready(self, name, cpu, command):
-        """Starts one plane and waits for its ready file."""
-        path = self.directory / f"{name}.ready"
-        process = self._start(name, cpu, [*command, "--ready-file", path])
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            if path.exists() and (text := path.read_text()):
-                return process, json.loads(text)
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"tidegate {name} did not get ready:\n{(self.directory / f'{name}.log').read_text()[-3000:]}")
-            time.sleep(0.02)
-
-    def _ask(self, binary, *arguments):
-        result = subprocess.run(
-            [binary, *arguments, "--data-dir", self.directory / "control"], capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        if result.returncode != 0:
-            sys.exit(f"tidegate {' '.join(map(str, arguments))}: {result.stderr}")
-        return result.stdout
-
-    def _definition(self):
-        def proxy(path):
-            return {
-                "responses": {"200": {"description": "ok"}},
-                "x-amazon-apigateway-integration": {"type": "http_proxy", "httpMethod": "GET", "uri": f"http://{self.backend}{path}"},
-            }
-
-        mock = {
-            "responses": {"200": {"description": "ok"}},
-            "x-amazon-apigateway-integration": {
-                "type": "mock",
-                "requestTemplates": {"application/json": '{"statusCode": 200}'},
-                "responses": {"default": {"statusCode": "200"}},
-            },
+        ours = tidegate.Installation(self, "tidegate")
+        self.told["Tidegate's driver"] = ours.node["driver"]
+        definition = tidegate.definition(self.backend)
+        self.files["Tidegate's API"] = json.dumps(definition, indent=1)
+        api, full = ours.import_api(definition, "bench"), ours.import_api(definition, "full")
+        stages = [
+            (api, "bench", tidegate.log_settings()),
+            (full, "full", {**tidegate.log_settings(), "methodSettings": {"*/*": tidegate.THROTTLE}}),
+        ]
+        self.files["Tidegate's stages"] = "\n".join(f"{stage}: {json.dumps(settings)}" for _, stage, settings in stages)
+        ours.apply(stages)
+        plain = Door(ours.http, "http", "/bench", tidegate.host(api))
+        secure = Door(ours.https, "https", "/bench", tidegate.host(api))
+        doors = {
+            "http": plain, "https": secure, "resumed": secure, "h2": plain, "full": Door(ours.http, "http", "/full", tidegate.host(full)),
         }
-        return {
-            "openapi": "3.0.1",
-            "info": {"title": "bench", "version": "1"},
-            "paths": {"/": {"get": proxy("/")}, "/b": {"get": proxy("/b")}, "/direct": {"get": mock}},
-        }
+        self.proxies.append(Proxy("tidegate", ours.process, doors))
+
+    def _routes(self, name, count, apis):
+        """An installation with many routes, all of which are asked for."""
+        ours = tidegate.Installation(self, name)
+        definition = tidegate.routes(self.backend, count // apis)
+        ids = [ours.import_api(definition, "bench", "--wait-ms", "0") for _ in range(apis)]
+        ours.apply([(api, "bench", tidegate.log_settings()) for api in ids])
+        paths = self.directory / f"{name}.paths"
+        paths.write_text("".join(f"{tidegate.host(api)} /bench{path}\n" for api in ids for path in definition["paths"]))
+        script = self.directory / f"{name}.lua"
+        script.write_text((HERE / "routes.lua").read_text().replace("@PATHS@", str(paths)))
+        self.proxies.append(Proxy(name, ours.process, {"routes": Door(ours.http, script=script)}))
