@@ -4,6 +4,7 @@ import csv
 import statistics
 import time
 
+import idle
 import targets
 from targets import above_floor, of, paired, spread
 from workloads import WORKLOADS
@@ -12,6 +13,12 @@ COLOURS = {
     "nginx": "#2f8f4e", "nginx-full": "#7fbf8e", "haproxy": "#6b7fb5", "floor": "#b0b0b0", "tidegate": "#0b6fa4",
     "h2o": "#c98f2b", "caddy": "#8a5fb0", "envoy": "#b04a6f", "pingora": "#c2553a",
 }
+
+
+IDLE = (
+    f"Growth of a proxy just started over {idle.COUNTED} connections after the first {idle.BEFORE}, one request on each, {idle.SETTLED} s later.\n"
+    "nginx has set aside a few hundred bytes for each of its `worker_connections` at start, which is not in this:"
+)
 
 
 def _names(samples):
@@ -58,16 +65,16 @@ def tables(samples):
     return lines
 
 
-def summary(samples):
-    return "\n".join([*targets.table(samples), *targets.latencies(samples), *tables(samples)])
+def summary(samples, growths):
+    return "\n".join([*targets.table(samples), *targets.latencies(samples), *targets.idle_table(growths), *tables(samples)])
 
 
-def write(directory, name, facts, samples, configurations, options):
+def write(directory, name, facts, samples, growths, configurations, options):
     """Writes the three files; their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     stem = directory / f"{time.strftime('%Y-%m-%d', time.gmtime())}-{name}"
     markdown, table, drawing = (stem.with_suffix(suffix) for suffix in (".md", ".csv", ".svg"))
-    latencies = targets.latencies(samples)
+    latencies, growths = targets.latencies(samples), targets.idle_table(growths)
     lines = [
         f"# Side by side: {facts['date']}", "",
         f"{options.rounds} interleaved rounds of {options.seconds} s a proxy and workload; one worker each, the proxy on CPU 0, clients and",
@@ -76,7 +83,8 @@ def write(directory, name, facts, samples, configurations, options):
         "metrics all the time, and the CPU of all its threads is included. `benches/peers/run` repeats this.", "",
         *targets.table(samples),
         *(["Latency from the instant at which a request was due:", "", *latencies] if latencies else []),
-        f"![CPU beside nginx]({drawing.name})", "",
+        *([IDLE, "", *growths] if growths else []),
+        *([f"![CPU beside nginx]({drawing.name})", ""] if samples else []),
         *tables(samples),
         "## The machine", "", "| fact | value |", "| --- | --- |",
         *(f"| {key} | {value} |" for key, value in facts.items()), "",
@@ -92,8 +100,9 @@ def write(directory, name, facts, samples, configurations, options):
                 sample.workload, sample.proxy, sample.number, WORKLOADS[sample.workload].unit, f"{load.units:.0f}", f"{sample.cost:.3f}", f"{load.rate:.1f}",
                 f"{sample.busy:.1f}", *("" if value is None else f"{value:.3f}" for value in (load.p50, load.p99)), f"{sample.resident:.1f}",
             ])
-    drawing.write_text(draw(samples))
-    return [markdown, table, drawing]
+    if samples:
+        drawing.write_text(draw(samples))
+    return [markdown, table, drawing] if samples else [markdown, table]
 
 
 def draw(samples):

@@ -3,6 +3,7 @@
 import statistics
 from dataclasses import dataclass
 
+import idle
 from workloads import WORKLOADS
 
 
@@ -95,6 +96,22 @@ def latencies(samples):
             f"| {WORKLOADS[workload].what} | {spread([s.load.p50 for s in own], 2)} | {spread([s.load.p50 for s in peer], 2)} | {spread(ratios, 2)} | 1.05 "
             f"| {spread(tails, 2)} | {spread(peers_tails, 2)} | {'yes' if good else 'no'} |"
         )
+    return [*lines, ""] if len(lines) > 2 else []
+
+
+def idle_table(growths):
+    """Growth an idle connection, as Markdown."""
+    lines = ["| idle connections | proxy | bytes of resident memory each | must / goal | reached |", "| --- | --- | --- | --- | --- |"]
+    for kind, (what, _, _, bounds) in idle.KINDS.items():
+        peers = [growth.bytes for growth in growths if growth.kind == kind and growth.proxy == "nginx"]
+        for proxy in dict.fromkeys(growth.proxy for growth in growths if growth.kind == kind):
+            own = [growth.bytes for growth in growths if growth.kind == kind and growth.proxy == proxy]
+            wanted, reached = "-", "-"
+            if proxy == "tidegate" and bounds:
+                wanted, reached = _bounds(bounds), _verdict([(statistics.median(own), bounds)])
+            elif proxy == "tidegate" and peers:
+                wanted, reached = "nginx's", "yes" if statistics.median(own) <= statistics.median(peers) else "no"
+            lines.append(f"| {what} | {proxy} | {spread(own, 0)} | {wanted} | {reached} |")
     return [*lines, ""] if len(lines) > 2 else []
 
 
