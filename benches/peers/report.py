@@ -101,12 +101,14 @@ def write(directory, name, facts, samples, growths, configurations, options):
                 f"{sample.busy:.1f}", *("" if value is None else f"{value:.3f}" for value in (load.p50, load.p99)), f"{sample.resident:.1f}",
             ])
     if samples:
-        drawing.write_text(draw(samples))
+        drawing.write_text(draw(samples, facts["date"]))
+    if samples and options.chart:
+        (directory / "chart.svg").write_text(draw(samples, facts["date"]))
     return [markdown, table, drawing] if samples else [markdown, table]
 
 
-def draw(samples):
-    """Bars of CPU beside nginx by workload and proxy, with whiskers from smallest to largest."""
+def draw(samples, date):
+    """Bars of CPU beside nginx by workload and proxy, medians of paired rounds, with whiskers from smallest to largest."""
     workloads, proxies = _names(samples)
     shown = []  # workload, [(proxy, ratios)]
     for workload in workloads:
@@ -114,7 +116,7 @@ def draw(samples):
         bars = [(proxy, ratios) for proxy, ratios in bars if ratios]
         if bars:
             shown.append((workload, bars))
-    bar, gap, height, left, top = 16, 22, 260, 40, 46
+    bar, gap, height, left, top = 16, 22, 260, 40, 54
     # One slow peer must not flatten the others: what is higher is cut, and its figure told.
     ceiling = min(2.5, max([1.2, *(max(ratios) * 1.05 for _, bars in shown for _, ratios in bars)]))
     width = max(420, left + sum(gap + max(bar * len(bars), 58) for _, bars in shown) + gap)
@@ -122,7 +124,7 @@ def draw(samples):
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{base + 50}" font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{base + 50}" fill="#ffffff"/>',
-        f'<text x="{left}" y="18" font-size="13">CPU for the same work, nginx = 1 (median of paired rounds, smallest to largest)</text>',
+        f'<text x="{left}" y="18" font-size="13">CPU for the same work, nginx = 1; {date}</text>',
     ]
     for tenth in range(0, int(ceiling * 10) + 1, 2):
         y = base - tenth / 10 * scale
