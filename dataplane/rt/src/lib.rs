@@ -32,5 +32,5 @@ pub use driver::{DriverChoice, DriverError, DriverKind, ParseDriverError, probe}
 pub use listener::{ListenOptions, Listener, listen};
 pub use runtime::{RuntimeOptions, driver, in_flight, run};
 pub use stream::Stream;
-pub use task::{JoinError, JoinHandle, panics, spawn};
+pub use task::{JoinError, JoinHandle, apart, panics, spawn};
 pub use timer::{Elapsed, Sleep, Timer, sleep, with_deadline};

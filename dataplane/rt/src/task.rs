@@ -33,6 +33,17 @@ where
     JoinHandle { shared }
 }
 
+/// Awaits a future that is polled by a function of its own. What that one needs of the stack is then no part of its
+/// caller's frame, which is made, and its pages touched, on every poll of the caller, whatever it waits for.
+pub async fn apart<F: Future>(future: F) -> F::Output {
+    #[inline(never)]
+    fn poll<F: Future>(future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        future.poll(cx)
+    }
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| poll(future.as_mut(), cx)).await
+}
+
 /// How many panics have been caught on this thread, in tasks and in end-of-turn calls.
 pub fn panics() -> u64 {
     STATE.with(|state| state.panics.get())

@@ -65,7 +65,7 @@ impl Timer {
         let Some(deadline) = self.deadline else {
             return Poll::Pending;
         };
-        let mut now = now();
+        let now = now();
         if now >= deadline {
             return Poll::Ready(());
         }
@@ -79,6 +79,12 @@ impl Timer {
         {
             return Poll::Pending;
         }
+        self.set_alarm(deadline, now, cx)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_alarm(&mut self, deadline: Instant, mut now: Instant, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let wait = (deadline - now).min(LONGEST);
             let until = monoio::time::Instant::now() + wait;

@@ -11,7 +11,7 @@ use super::body::Framing;
 use super::error::RequestError;
 use super::fields::{Fields, list};
 use super::known::Known;
-use super::scan::{FIELDS_MAX, HeadLimits};
+use super::scan::{FIELDS_MAX, HeadLimits, SMALL_TABLE};
 
 /// A request's head that can be served: its host is one and valid, its framing is certain.
 #[derive(Debug, Clone)]
@@ -37,10 +37,10 @@ impl RequestHead {
     /// Reads a complete head, as delimited by the scanner: `bytes` ends with the blank line.
     pub fn parse(bytes: Chunk, limits: &HeadLimits) -> Result<Self, RequestError> {
         // Most heads fit the small table; the large one would touch memory for nothing.
-        if limits.fields <= 128 {
-            read(&bytes, limits, &mut [const { MaybeUninit::uninit() }; 128])
+        if limits.fields <= SMALL_TABLE {
+            read_within::<SMALL_TABLE>(&bytes, limits)
         } else {
-            read(&bytes, limits, &mut [const { MaybeUninit::uninit() }; FIELDS_MAX])
+            read_within::<FIELDS_MAX>(&bytes, limits)
         }
     }
 
@@ -130,6 +130,13 @@ impl Span {
             .min(whole.len());
         Span(start as u32, (start + part.len()).min(whole.len()) as u32)
     }
+}
+
+/// Reads a head of up to `N` fields. Apart from its caller, which is a connection's task: the table would be part of
+/// that one's stack frame, whichever way it goes.
+#[inline(never)]
+fn read_within<const N: usize>(bytes: &Chunk, limits: &HeadLimits) -> Result<RequestHead, RequestError> {
+    read(bytes, limits, &mut [const { MaybeUninit::uninit() }; N])
 }
 
 fn read<'b>(

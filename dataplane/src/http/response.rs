@@ -10,7 +10,7 @@ use super::error::ResponseError;
 use super::fields::{Fields, list};
 use super::known::Known;
 use super::request::{keep_alive, parse_length};
-use super::scan::{FIELDS_MAX, HeadLimits};
+use super::scan::{FIELDS_MAX, HeadLimits, SMALL_TABLE};
 
 /// A response's head with its framing decided.
 #[derive(Debug, Clone)]
@@ -26,20 +26,10 @@ impl ResponseHead {
     /// Reads a complete head, as delimited by the scanner. `to_head` says that the request was a HEAD, whose
     /// response has no body whatever its fields say.
     pub fn parse(bytes: Chunk, to_head: bool, limits: &HeadLimits) -> Result<Self, ResponseError> {
-        if limits.fields <= 128 {
-            read(
-                &bytes,
-                to_head,
-                limits,
-                &mut [const { MaybeUninit::uninit() }; 128],
-            )
+        if limits.fields <= SMALL_TABLE {
+            read_within::<SMALL_TABLE>(&bytes, to_head, limits)
         } else {
-            read(
-                &bytes,
-                to_head,
-                limits,
-                &mut [const { MaybeUninit::uninit() }; FIELDS_MAX],
-            )
+            read_within::<FIELDS_MAX>(&bytes, to_head, limits)
         }
     }
 
@@ -78,6 +68,16 @@ impl ResponseHead {
     pub fn fields_mut(&mut self) -> &mut Fields {
         &mut self.fields
     }
+}
+
+/// Reads a head of up to `N` fields, apart from its caller as with requests.
+#[inline(never)]
+fn read_within<const N: usize>(
+    bytes: &Chunk,
+    to_head: bool,
+    limits: &HeadLimits,
+) -> Result<ResponseHead, ResponseError> {
+    read(bytes, to_head, limits, &mut [const { MaybeUninit::uninit() }; N])
 }
 
 fn read<'b>(

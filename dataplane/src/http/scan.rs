@@ -20,6 +20,9 @@ pub struct HeadLimits {
 /// More fields than any setting allows.
 pub const FIELDS_MAX: usize = 1024;
 
+/// Fields for which a table is small enough to be made for each head.
+pub(super) const SMALL_TABLE: usize = 128;
+
 impl HeadLimits {
     /// The bounds of requests.
     pub fn for_requests(limits: &Limits) -> Self {

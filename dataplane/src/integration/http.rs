@@ -72,6 +72,7 @@ pub(super) async fn call(
 }
 
 /// The client's own failings, while the backend was being called.
+#[cold]
 fn client_gone(x: &mut Exchange<'_>, client: &mut Client, gone: Gone) -> After {
     match gone {
         Gone::Malformed => gateway_response::answer(x, client, Failure::BAD_REQUEST),
@@ -262,6 +263,7 @@ async fn respond(
 }
 
 /// The backend died within its body: the client must not take what it got for the whole (decision D14).
+#[cold]
 fn died(x: &mut Exchange<'_>, client: &Client, delivery: Delivery) -> After {
     x.keep_alive = false;
     if let Some(called) = &mut x.outcome.integration {

@@ -14,6 +14,7 @@ use crate::shard::{Client, Delivery};
 const JSON: &str = "application/json";
 
 /// Answers a request with a failure. What is left of its body decides whether the connection goes on.
+#[inline(never)] // seldom, and large
 pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> After {
     x.fail(failure);
     let read = client.discard_received() && !failure.fatal;
@@ -86,6 +87,7 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
 }
 
 /// Answers what is not a request: there is nobody to name in a log.
+#[inline(never)] // as above
 pub fn refuse(client: &mut Client, failure: Failure) {
     let shard = &client.shard;
     let (before, after) = failure.default_body();

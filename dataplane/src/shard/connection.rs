@@ -23,32 +23,39 @@ use crate::pipeline::{self, After};
 
 /// Serves a connection to its end.
 pub(super) async fn run(shard: Rc<Shard>, stream: rt::Stream, origin: Origin, _slot: Slot) {
+    // On the heap for as long as it lasts.
+    if let Some(client) = rt::apart(Box::pin(begin(shard, stream, origin))).await {
+        serve(client).await;
+    }
+}
+
+/// Finds out which protocol the client speaks. Serves it to its end where that is HTTP/2; else the client, whose requests
+/// are still to be read.
+async fn begin(shard: Rc<Shard>, stream: rt::Stream, origin: Origin) -> Option<Client> {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let place = Registered::new(&shard, waker);
     let (mut io, identity) = match origin.protocol {
         Protocol::Http => (Io::Plain(stream), None),
-        // On the heap for as long as it lasts.
-        Protocol::Https => match Box::pin(handshake(&shard, stream)).await {
-            Some((stream, identity)) => (Io::Tls(Box::new(stream)), Some(Rc::new(identity))),
-            None => return,
-        },
+        Protocol::Https => {
+            let (stream, identity) = handshake(&shard, stream).await?;
+            (Io::Tls(Box::new(stream)), Some(Rc::new(identity)))
+        }
     };
     let is_http2 = if let Io::Tls(stream) = &io {
         stream.alpn_protocol() == Some(HTTP2)
     } else if shard.http2_prior_knowledge {
-        let Some((is_http2, read)) = Box::pin(prior_knowledge(&shard, &mut io)).await else {
-            return;
-        };
+        let (is_http2, read) = prior_knowledge(&shard, &mut io).await?;
         io.unread(read);
         is_http2
     } else {
         false
     };
     if is_http2 {
-        return Box::pin(http2::run(shard, io, place, origin, identity)).await;
+        Box::pin(http2::run(shard, io, place, origin, identity)).await;
+        return None;
     }
     let wire = Wire::Http1(Http1::new(io, place, &shard.limits));
-    serve(Client::new(shard, origin, identity, wire)).await;
+    Some(Client::new(shard, origin, identity, wire))
 }
 
 /// Serves the one request of a test invocation, which comes from this process.
@@ -109,7 +116,7 @@ pub(super) fn serve(mut client: Client) -> impl Future<Output = ()> {
         loop {
             let after = match client.next(first).await {
                 // On the heap while there is a request: what it needs is most of what a connection would hold when idle.
-                Next::Request(head) => Box::pin(pipeline::serve(&mut client, head)).await,
+                Next::Request(head) => rt::apart(Box::pin(pipeline::serve(&mut client, head))).await,
                 Next::Refuse(failure) => pipeline::refuse(&mut client, failure),
                 Next::Close => After::Close,
             };
