@@ -31,6 +31,12 @@ pub fn end() -> End {
     End { registered: false }
 }
 
+/// Waits until the shard has asked the kernel what has happened, and what was ready then stands in the queue beside this
+/// task. The way to give way to connections that have something to do, again and again, at about two system calls a time.
+pub fn breath() -> Breath {
+    Breath { registered: false }
+}
+
 /// Runs `f` once, at the end of the current turn, outside of any task.
 ///
 /// What `f` starts in the kernel goes out with the shard's next wait. A panic in `f` is caught and counted as one of a
@@ -59,10 +65,32 @@ impl Future for End {
     }
 }
 
+/// The future that [`breath`] returns.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Breath {
+    registered: bool,
+}
+
+impl Future for Breath {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.registered {
+            return Poll::Ready(());
+        }
+        self.registered = true;
+        with(|turn| turn.breathless.push(cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
 #[derive(Default)]
 struct Turn {
     calls: Vec<Box<dyn FnOnce()>>,
     wakers: Vec<Waker>,
+    /// Tasks that wait for the kernel to be asked, which has not begun for them.
+    breathless: Vec<Waker>,
     /// Gets the main future polled, which happens at the end of a turn. `None` while nobody runs here.
     main: Option<Waker>,
 }
@@ -87,6 +115,8 @@ pub(crate) struct Ends {
     streak: (u32, u64),
     /// An operation that completes at once, but only through the kernel.
     breath: Option<Op<(), ()>>,
+    /// Tasks that go on when it has completed.
+    breathing: Vec<Waker>,
 }
 
 impl Ends {
@@ -124,7 +154,15 @@ impl Ends {
     /// Whether the tasks that wait must do so until the shard has parked once more.
     fn must_park(&mut self, cx: &mut Context<'_>) -> bool {
         if let Some(breath) = self.breath.as_mut().filter(|breath| breath.is_armed()) {
-            return breath.poll(cx).is_pending();
+            if breath.poll(cx).is_pending() {
+                return true;
+            }
+            self.breathing.drain(..).for_each(Waker::wake);
+        }
+        self.breathing
+            .append(&mut TURN.with_borrow_mut(|turn| std::mem::take(&mut turn.breathless)));
+        if !self.breathing.is_empty() {
+            return self.take_breath(cx);
         }
         let heard = runtime::completed();
         let waiting = TURN.with_borrow(|turn| !turn.wakers.is_empty());
@@ -138,21 +176,26 @@ impl Ends {
             return false;
         }
         self.streak.0 = 0;
-        if self.breath.is_none() {
-            self.breath = breath().ok();
+        self.take_breath(cx)
+    }
+
+    fn take_breath(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.breath.is_none() && runtime::driver().is_some_and(|kind| kind.is_uring()) {
+            self.breath = self::breathing().ok();
         }
-        match &mut self.breath {
-            Some(breath) => {
-                breath.arm(());
-                breath.poll(cx).is_pending()
+        if let Some(breath) = &mut self.breath {
+            breath.arm(());
+            if breath.poll(cx).is_pending() {
+                return true;
             }
-            // No descriptor for it: rather unfair than stuck.
-            None => false,
         }
+        // Epoll, or no descriptor for it: then rather unfair than stuck.
+        self.breathing.drain(..).for_each(Waker::wake);
+        false
     }
 }
 
-fn breath() -> io::Result<Op<(), ()>> {
+fn breathing() -> io::Result<Op<(), ()>> {
     let (near, far) = UnixStream::pair()?;
     let near = TcpStream::from_std(std::os::fd::OwnedFd::from(near).into())?;
     Ok(Op::new(|port| breathe(near, far, port)))

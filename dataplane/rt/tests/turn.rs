@@ -128,6 +128,56 @@ fn one_flush_for_many_writers() {
     });
 }
 
+/// D16: between two breaths everybody hears from the kernel what it has for them.
+#[test]
+fn a_breath_lets_others_hear_the_kernel() {
+    on_each_driver(|_| async {
+        let (mut client, mut server) = pair().await;
+        let heard = Rc::new(Cell::new(0));
+        let count = heard.clone();
+        let reader = rt::spawn(async move {
+            while let Ok(Some(_)) = server.read().await {
+                count.set(count.get() + 1);
+            }
+        });
+        turn::breath().await; // the reader waits
+        for round in 1..=50 {
+            client.queue(Chunk::from("ping"));
+            soon(client.flush()).await.unwrap();
+            let mut breaths = 0;
+            while heard.get() < round {
+                turn::breath().await;
+                breaths += 1;
+                assert!(breaths <= 20, "round {round} is not heard");
+            }
+        }
+        drop(client);
+        soon(reader).await.unwrap();
+    });
+}
+
+/// Tasks that wait for breaths and tasks that wait for ends of turns do not hold each other up.
+#[test]
+fn breaths_and_ends_of_turns_go_together() {
+    on_each_driver(|_| async {
+        let tasks: Vec<_> = (0..6)
+            .map(|task| {
+                rt::spawn(async move {
+                    for _ in 0..200 {
+                        match task % 2 {
+                            0 => turn::breath().await,
+                            _ => turn::end().await,
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            soon(task).await.unwrap();
+        }
+    });
+}
+
 /// The runtime parks only when no task is ready; tasks that yield for ever must not keep it from hearing the kernel.
 #[test]
 fn yielding_tasks_do_not_starve_the_kernel() {
