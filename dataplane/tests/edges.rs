@@ -493,7 +493,10 @@ fn draining_finishes_what_was_begun() {
 #[test]
 fn connections_are_bounded() {
     on_both_drivers(|driver| {
-        let mut gateway = Gateway::with_limits(driver, limits(&[("connections-per-shard", "16")]));
+        let mut gateway = Gateway::with_limits(
+            driver,
+            limits(&[("connections-per-shard", "16"), ("yield-after", "0")]),
+        );
         let mut api = Api::default();
         api.route("/pets", get(), mock(200, "{}"));
         gateway.deploy(api.finish());

@@ -14,7 +14,7 @@ use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ServerConfig, ServerConnection,
     SignatureScheme, StreamOwned, SupportedProtocolVersion, version,
 };
-use support::{Api, Gateway, PATIENCE, get, mock, on_both_drivers};
+use support::{Api, Gateway, PATIENCE, get, mock, on_both_drivers, request};
 use tidegate_dataplane::config::{Certificate, Change};
 use tidegate_plan::integration::{BackendMethod, UriPartSpec};
 use tidegate_plan::{HttpBackend, Integration, Limits, Target};
@@ -175,6 +175,45 @@ fn certificates_are_chosen_by_name_and_swapped_in_place() {
         assert_eq!(new.get(name, "/test/pets").0, 200);
         assert_eq!(new.shown(), second_shown);
         assert_eq!(old.get(name, "/test/pets").0, 200);
+    });
+}
+
+/// D16: a storm of handshakes waits its turn; each is completed, and a connection that is there is served all the while.
+#[test]
+fn a_storm_of_handshakes_waits_its_turn() {
+    on_both_drivers(|driver| {
+        let mut limits = Limits::default();
+        limits.set("newcomer-share", "0").unwrap();
+        limits.set("newcomers-per-turn", "1").unwrap();
+        let mut gateway = Gateway::with_https_limits(driver, limits);
+        let mut api = Api::default();
+        api.route("/pets", get(), mock(200, "{}"));
+        gateway.deploy(api.finish());
+        let (change, _) = certificate("a", "*.execute-api.localhost");
+        gateway.apply(vec![change]);
+        let (address, name) = (gateway.https.unwrap(), "api.execute-api.localhost");
+        let mut there = gateway.connect();
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    for _ in 0..10 {
+                        let mut client = TlsClient::connect(address, name, &BOTH);
+                        assert_eq!(client.get(name, "/test/pets").0, 200);
+                    }
+                })
+            })
+            .collect();
+        while !clients.iter().all(|client| client.is_finished()) {
+            there.send(request("GET", "/test/pets", &[], b""));
+            assert_eq!(there.answer().status, 200);
+        }
+        for client in clients {
+            client.join().unwrap();
+        }
+        let counters = &gateway.node().telemetry().node().shards()[0];
+        // Each of them when it was accepted, and in its handshake.
+        assert!(counters.newcomers_delayed.get() >= 80);
+        assert_eq!(counters.handshake_failures.get(), 0);
     });
 }
 

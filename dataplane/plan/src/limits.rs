@@ -329,6 +329,7 @@ pub enum Limit {
     LingerTimeout,
     LingerBytes,
     ConnectionsPerShard,
+    YieldAfter,
     ReadAheadBytes,
     BodyWindowBytes,
     Http2ConcurrentStreams,
@@ -372,6 +373,8 @@ pub enum Limit {
     BufferPoolBytes,
     ShardMail,
     OverloadBudget,
+    NewcomerShare,
+    NewcomersPerTurn,
     RoutesPerApi,
     StagesPerNode,
     BundleBytes,
@@ -422,7 +425,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 80] = [
+const ROWS: [Row; 83] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -478,6 +481,8 @@ const ROWS: [Row; 80] = [
     // Connections.
     row(Limit::ConnectionsPerShard, "connections-per-shard", Unit::Count, [65_536, 16, 4_194_304],
         "idle connections closed, then no more accepted", "Client connections of one shard"),
+    row(Limit::YieldAfter, "yield-after", Unit::Milliseconds, [SECOND, 0, HOUR],
+        "closed when another connection needs the place", "How long a connection is idle before it may be closed to make room"),
     row(Limit::ReadAheadBytes, "read-ahead-bytes", Unit::Bytes, [16 * KIB, 1, MIB],
         "no more is read", "Requests of one connection that came before the one before them is answered"),
     row(Limit::BodyWindowBytes, "body-window-bytes", Unit::Bytes, [128 * KIB, 16 * KIB, 16 * MIB],
@@ -567,6 +572,10 @@ const ROWS: [Row; 80] = [
         "refused, and counted", "Messages under way to one shard"),
     row(Limit::OverloadBudget, "overload-budget", Unit::Percent, [5, 0, 50],
         "closed without an answer", "CPU time spent on answering 503 when overloaded"),
+    row(Limit::NewcomerShare, "newcomer-share", Unit::Percent, [20, 0, 100],
+        "they wait", "Time of a busy shard for accepting connections and for TLS handshakes; what nobody else wants comes on top"),
+    row(Limit::NewcomersPerTurn, "newcomers-per-turn", Unit::Count, [4, 1, 1024],
+        "they wait", "Connections accepted, and handshakes let in, between two looks at what others have to do"),
     // Configuration.
     row(Limit::RoutesPerApi, "routes-per-api", Unit::Count, [10_000, 1, 100_000],
         "the bundle is refused", "Resources of one API"),

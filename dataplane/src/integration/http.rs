@@ -10,7 +10,7 @@ use super::headers::{self, Rule};
 use super::relay::{self, Answer, Broken, Upload};
 use super::request;
 use crate::http::{Decoded, Decoder, Framing, HeadWriter, Known, ResponseHead};
-use crate::net::upstream::{Connection, Upstream};
+use crate::net::upstream::{ConnectError, Connection, Upstream};
 use crate::pipeline::exchange::{Called, Exchange};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::response::{HEAD_ROOM, own};
@@ -30,6 +30,7 @@ pub(super) enum Kind {
 enum Ended {
     Failure(Failure),
     Gone(Gone),
+    Crowded,
 }
 
 /// Calls the backend and relays its answer.
@@ -68,7 +69,29 @@ pub(super) async fn call(
             gateway_response::answer(x, client, failure)
         }
         Err(Ended::Gone(gone)) => client_gone(x, client, gone),
+        Err(Ended::Crowded) => {
+            note(x, None, Failure::OVERLOADED.message);
+            overloaded(x, client)
+        }
     }
+}
+
+/// Nothing can be done for this request: it is told, as long as telling takes little of the time (decision D16).
+fn overloaded(x: &mut Exchange<'_>, client: &mut Client) -> After {
+    let shard = Rc::clone(&client.shard);
+    if !shard.refusals.may_answer(rt::now()) {
+        shard.counters().overload_closed.add(1);
+        x.outcome.status = Failure::OVERLOADED.status;
+        return After::Reset;
+    }
+    let began = Instant::now();
+    let after = gateway_response::answer(x, client, Failure::OVERLOADED);
+    // What came before it may have been waiting.
+    shard
+        .refusals
+        .charge(Instant::now().saturating_duration_since(began));
+    shard.counters().overload_answered.add(1);
+    after
 }
 
 /// The client's own failings, while the backend was being called.
@@ -115,6 +138,9 @@ async fn attempt(
             Ok(Err(error)) => {
                 shard.counters().upstream_connect_failures.add(1);
                 tracing::debug!(target = %upstream.authority, %error, "no connection to the backend");
+                if matches!(error, ConnectError::Crowded) {
+                    return Err(Ended::Crowded);
+                }
                 return Err(Ended::Failure(Failure::UNREACHABLE));
             }
             Err(Broken::Gone(gone)) => return Err(Ended::Gone(gone)),

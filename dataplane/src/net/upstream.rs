@@ -160,6 +160,9 @@ pub enum ConnectError {
     /// The target has as many connections as it may have, and none came free in time.
     #[error("all connections to the target are in use")]
     Exhausted,
+    /// As many requests wait for a connection as may.
+    #[error("too many requests wait for a connection to the target")]
+    Crowded,
 }
 
 /// What a shard lends to its upstreams while they connect.
@@ -409,7 +412,7 @@ impl Upstream {
 
     async fn wait_for_permit(&self, helpers: &Helpers) -> Result<Won, ConnectError> {
         if self.waiters.borrow().len() >= self.limits.max_waiters {
-            return Err(ConnectError::Exhausted);
+            return Err(ConnectError::Crowded);
         }
         let mut timer = rt::Timer::new();
         timer.set_after(self.limits.pool_wait);

@@ -120,6 +120,8 @@ impl Failure {
         error_type: "MisdirectedRequestException",
         fatal: false,
     };
+    /// More requests wait for the backend than may (decision D16).
+    pub const OVERLOADED: Self = protocol(503, "Service Unavailable", "ServiceUnavailableException");
     /// Not a request that HTTP/1.1 knows.
     pub const BAD_REQUEST: Self = protocol(400, "Bad Request", "BadRequestException");
     /// The client took too long to send its request.

@@ -12,6 +12,7 @@ use tidegate_rt as rt;
 use super::Shard;
 use super::client::Origin;
 use super::connection;
+use super::overload::{ACCEPT_COST, Place};
 
 /// How long accepting rests after an error that a new attempt would meet at once (no descriptors, no memory).
 const REST: Duration = Duration::from_millis(50);
@@ -30,6 +31,7 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: rt::Listener, protocol: P
     let address = listener.local_addr();
     let loopback = address.as_ref().is_ok_and(|address| address.ip().is_loopback());
     let port = address.map_or(0, |address| address.port());
+    let mut left = shard.bounds.newcomers;
     while !shard.draining() {
         let Some(slot) = Slot::take(&shard).await else {
             break;
@@ -57,6 +59,14 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: rt::Listener, protocol: P
                     origin,
                     slot,
                 )));
+                shard.newcomers.charge(ACCEPT_COST, rt::now());
+                left -= 1;
+                if left == 0 {
+                    left = shard.bounds.newcomers;
+                    // Those who were accepted, and others, have their turn.
+                    rt::turn::end().await;
+                    turn(&shard).await;
+                }
             }
             Some(Err(error)) if is_peers(&error) => {}
             Some(Err(error)) => {
@@ -66,6 +76,19 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: rt::Listener, protocol: P
         }
     }
     listener.close();
+}
+
+/// Waits until more may be accepted, or the shard drains.
+async fn turn(shard: &Shard) {
+    let mut place = Place::default();
+    poll_fn(|cx| {
+        if shard.draining() {
+            return Poll::Ready(());
+        }
+        shard.gate.note(cx.waker());
+        shard.poll_newcomer(cx, &mut place)
+    })
+    .await;
 }
 
 /// Errors of one connection that ended before it was accepted (accept(2) lists them): the next one is not concerned.
@@ -104,6 +127,11 @@ impl Gate {
         self.open.get() >= self.bound
     }
 
+    /// How many idle connections make room at a time: asking costs a look at each of them.
+    fn batch(&self) -> usize {
+        (self.bound / 64).max(1)
+    }
+
     /// Wakes whoever waits: there is room, or the shard drains.
     pub(super) fn wake(&self) {
         let woken = std::mem::take(&mut *self.waiting.borrow_mut());
@@ -127,6 +155,8 @@ pub(super) struct Slot {
 impl Slot {
     /// Waits for a place; `None` when the shard drains.
     async fn take(shard: &Rc<Shard>) -> Option<Self> {
+        let mut timer = rt::Timer::new();
+        let mut held = None;
         poll_fn(|cx| {
             if shard.draining() {
                 return Poll::Ready(None);
@@ -134,15 +164,38 @@ impl Slot {
             if shard.gate.is_full() {
                 // Idle keep-alive connections are closed to make room; the kernel's queue holds who comes meanwhile.
                 shard.gate.note(cx.waker());
-                shard.close_idle();
-                return Poll::Pending;
+                held.get_or_insert_with(|| Held::new(shard));
+                loop {
+                    timer.set(shard.ask_for_places(shard.gate.batch()));
+                    if timer.poll_elapsed(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
             }
+            held = None;
             shard.gate.open.set(shard.gate.open.get() + 1);
             Poll::Ready(Some(Self {
                 shard: Rc::clone(shard),
             }))
         })
         .await
+    }
+}
+
+/// A listener that waits for a place.
+struct Held<'a>(&'a Shard);
+
+impl<'a> Held<'a> {
+    fn new(shard: &'a Shard) -> Self {
+        shard.counters().connections_held.add(1);
+        shard.wanted.hold();
+        Self(shard)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.wanted.release();
     }
 }
 

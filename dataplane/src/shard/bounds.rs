@@ -13,6 +13,10 @@ use crate::net::upstream::UpstreamLimits;
 pub struct Bounds {
     /// Client connections.
     pub connections: usize,
+    /// How long a connection is idle before it may be closed to make room.
+    pub yield_after: Duration,
+    /// Accepted, or let into their handshake, at a time.
+    pub newcomers: usize,
     /// From accept to the end of the TLS handshake.
     pub handshake: Duration,
     /// From a request's first byte to the end of its head.
@@ -104,6 +108,8 @@ impl Bounds {
     pub fn new(limits: &Limits) -> Self {
         Self {
             connections: limits.count(Limit::ConnectionsPerShard),
+            yield_after: limits.duration(Limit::YieldAfter),
+            newcomers: limits.count(Limit::NewcomersPerTurn),
             handshake: limits.duration(Limit::TlsHandshakeTimeout),
             head: limits.duration(Limit::RequestHeadTimeout),
             body_idle: limits.duration(Limit::BodyIdleTimeout),

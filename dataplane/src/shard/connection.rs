@@ -5,14 +5,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use tidegate_rt as rt;
-use tidegate_rt::{Buffer, Chunk};
+use tidegate_rt::{Buffer, Chunk, Instant};
 
 use super::accept::Slot;
 use super::client::{Client, Identity, Next, Origin, Wire};
 use super::http1::Http1;
+use super::overload::Place;
 use super::{Protocol, Registered, Shard, http2};
 use crate::http::frames::PREFACE;
 use crate::net::io::Io;
@@ -77,16 +78,20 @@ pub(crate) async fn serve_test(shard: Rc<Shard>, stream: rt::Stream, test: Rc<Te
 /// Reads as far as it takes to tell a client that speaks HTTP/2 without having asked (RFC 9113 section 3.3) from one
 /// of HTTP/1; with what was read. `None`: the connection is over, or took too long.
 async fn prior_knowledge(shard: &Shard, io: &mut Io) -> Option<(bool, Chunk)> {
-    let generation = shard.idle_generation();
+    let since = rt::now();
     let mut timer = rt::Timer::new();
     timer.set_after(shard.bounds.head);
     let mut read = Buffer::with_capacity(PREFACE.len());
     loop {
         let more = poll_fn(|cx| {
-            if shard.draining() || shard.idle_generation() != generation {
+            if shard.draining() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
-            io.poll_read(cx)
+            let received = io.poll_read(cx);
+            if received.is_pending() && shard.yields_place(since, true) {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            received
         });
         let chunk = match rt::with_deadline(&mut timer, more).await {
             Ok(read) => read.ok()??,
@@ -138,11 +143,19 @@ async fn handshake(shard: &Rc<Shard>, stream: rt::Stream) -> Option<(TlsStream, 
         return None;
     };
     let mut stream = TlsStream::server(stream, Arc::clone(&current.config)).ok()?;
+    let mut place = Place::default();
     let shaken = poll_fn(|cx| {
         if shard.stopping() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        stream.poll_handshake(cx)
+        ready!(shard.poll_newcomer(cx, &mut place));
+        let began = Instant::now();
+        let polled = stream.poll_handshake(cx);
+        let ended = Instant::now();
+        shard
+            .newcomers
+            .charge(ended.saturating_duration_since(began), ended);
+        polled
     });
     match rt::with_deadline(&mut timer, shaken).await {
         Ok(Ok(())) => {

@@ -61,7 +61,7 @@ impl Http1 {
         stall: &mut Stall,
         first: bool,
     ) -> Next {
-        let generation = shard.idle_generation();
+        let idle_since = rt::now();
         let bounds = &shard.bounds;
         self.begin_wait();
         let mut scanner = Scanner::new();
@@ -98,7 +98,7 @@ impl Http1 {
             let full = self.queued() >= bounds.window;
             let waited = poll_fn(|cx| {
                 let idle = !begun && !full;
-                if shard.stopping() || (idle && (shard.draining() || shard.idle_generation() != generation)) {
+                if shard.stopping() || (idle && shard.draining()) {
                     return Poll::Ready(Err(Waited::Close));
                 }
                 match self.poll_send(cx, stall) {
@@ -113,6 +113,10 @@ impl Http1 {
                         Poll::Ready(Err(_)) => return Poll::Ready(Err(Waited::Close)),
                         Poll::Pending => {}
                     }
+                }
+                // After the look at what has come: a request that is there is not turned away.
+                if idle && shard.yields_place(idle_since, first) {
+                    return Poll::Ready(Err(Waited::Close));
                 }
                 if stall.is_over(timer, shard) {
                     return Poll::Ready(Err(Waited::Close));

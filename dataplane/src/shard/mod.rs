@@ -9,6 +9,7 @@ mod connection;
 mod http1;
 pub mod http2;
 pub mod mail;
+mod overload;
 mod places;
 mod routes;
 
@@ -18,10 +19,11 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use rustls::server::ProducesTickets;
-use tidegate_plan::Limits;
+use tidegate_plan::{Limit, Limits};
 use tidegate_proto::config::v1::FlushResult;
 use tidegate_rt as rt;
 
@@ -45,6 +47,7 @@ use crate::pipeline::ids::Ids;
 use crate::telemetry::{self, ShardCounters};
 use clock::Clock;
 use mail::ShardMessage;
+use overload::{FRESH, Newcomers, Place, Refusals, Wanted};
 use places::Places;
 
 /// What a shard is started with. Built on the node's thread, sent to the shard's.
@@ -115,6 +118,9 @@ pub struct Shard {
     pub(crate) http2_streams: Cell<usize>,
     /// Counters and access log.
     pub recorder: telemetry::Shard,
+    /// Time for telling clients that there is too much to do.
+    pub refusals: Refusals,
+    newcomers: Newcomers,
     gate: Gate,
     epoch: rt::Instant,
     phase: Cell<Phase>,
@@ -122,8 +128,8 @@ pub struct Shard {
     connections: RefCell<Places>,
     /// Tells long waits from short ones.
     lulls: Rc<Lulls>,
-    /// Grows with each call to close idle connections.
-    idle_generation: Cell<u64>,
+    /// Connections that shall close if they are idle.
+    wanted: Wanted,
 }
 
 /// Runs a shard on this thread until it has drained.
@@ -165,12 +171,14 @@ pub async fn run(start: Start) -> io::Result<()> {
         ids: Ids::new(),
         credits: RefCell::new(Credits::new(shards)),
         recorder,
+        refusals: Refusals::new(limits.get(Limit::OverloadBudget), rt::now()),
+        newcomers: Newcomers::new(limits.get(Limit::NewcomerShare), bounds.newcomers, rt::now()),
         gate: Gate::new(bounds.connections),
         epoch,
         phase: Cell::new(Phase::Serving),
         connections: RefCell::default(),
         lulls,
-        idle_generation: Cell::new(0),
+        wanted: Wanted::default(),
         bounds,
         limits,
         fault_injection,
@@ -185,6 +193,7 @@ pub async fn run(start: Start) -> io::Result<()> {
     drop(rt::spawn(async move { watch.upstreams.watch().await }));
     let watch = Rc::clone(&shard);
     drop(rt::spawn(async move { watch.notice_lulls().await }));
+    drop(rt::spawn(overload::usher(Rc::clone(&shard))));
     let settle = Rc::clone(&shard);
     drop(rt::spawn(async move { settle.settle_credits().await }));
 
@@ -234,15 +243,39 @@ impl Shard {
         self.recorder.counters()
     }
 
-    /// Asks connections that wait for their next request to close.
-    pub fn close_idle(&self) {
-        self.idle_generation.set(self.idle_generation.get() + 1);
-        self.connections.borrow().wake_all();
+    /// Ready when it is a newcomer's turn.
+    fn poll_newcomer(&self, cx: &Context<'_>, place: &mut Place) -> Poll<()> {
+        let waited = self.newcomers.waits(place);
+        let turn = self.newcomers.poll_turn(cx, place);
+        if !waited && turn.is_pending() {
+            self.counters().newcomers_delayed.add(1);
+        }
+        turn
     }
 
-    /// Which call of [`Shard::close_idle`] was the last.
-    pub fn idle_generation(&self) -> u64 {
-        self.idle_generation.get()
+    /// Asks so many of the connections that have waited for their next request for a while to close, unless asking
+    /// would come to nothing now; returns when to ask again.
+    fn ask_for_places(&self, count: usize) -> rt::Instant {
+        let now = rt::now();
+        if self.wanted.ask(count, now) {
+            self.connections.borrow().wake_all();
+        }
+        self.wanted.again(now)
+    }
+
+    /// Whether a connection that has been idle since then closes to make room for another. A `fresh` one has not had a
+    /// request yet: its first may be on the way.
+    pub fn yields_place(&self, idle_since: rt::Instant, fresh: bool) -> bool {
+        if !self.wanted.any() {
+            return false;
+        }
+        let grace = if fresh { FRESH } else { Duration::ZERO };
+        if rt::now().saturating_duration_since(idle_since) < self.bounds.yield_after.max(grace) {
+            return false;
+        }
+        self.wanted.found();
+        self.counters().connections_yielded.add(1);
+        true
     }
 
     fn enter(&self, phase: Phase) {

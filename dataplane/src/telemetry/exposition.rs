@@ -305,7 +305,7 @@ struct ShardFamily {
 /// Further labels, and the number.
 type Value = (&'static str, fn(&ShardCounters) -> u64);
 
-const SHARD_FAMILIES: [ShardFamily; 14] = [
+const SHARD_FAMILIES: [ShardFamily; 18] = [
     ShardFamily {
         name: "tidegate_shard_requests_total",
         kind: "counter",
@@ -329,6 +329,33 @@ const SHARD_FAMILIES: [ShardFamily; 14] = [
         kind: "gauge",
         help: "Client connections open.",
         values: &[("", |shard| shard.connections.get())],
+    },
+    ShardFamily {
+        name: "tidegate_connections_held_total",
+        kind: "counter",
+        help: "Times that a listener stood at the bound of connections.",
+        values: &[("", |shard| shard.connections_held.get())],
+    },
+    ShardFamily {
+        name: "tidegate_connections_yielded_total",
+        kind: "counter",
+        help: "Idle client connections closed to make room for others.",
+        values: &[("", |shard| shard.connections_yielded.get())],
+    },
+    ShardFamily {
+        name: "tidegate_newcomers_delayed_total",
+        kind: "counter",
+        help: "Accepts and TLS handshakes that waited for their turn on a busy shard.",
+        values: &[("", |shard| shard.newcomers_delayed.get())],
+    },
+    ShardFamily {
+        name: "tidegate_overload_refusals_total",
+        kind: "counter",
+        help: "Requests refused because too many waited for the backend.",
+        values: &[
+            (",answer=\"503\"", |shard| shard.overload_answered.get()),
+            (",answer=\"none\"", |shard| shard.overload_closed.get()),
+        ],
     },
     ShardFamily {
         name: "tidegate_tls_handshake_failures_total",

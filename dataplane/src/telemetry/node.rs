@@ -63,6 +63,16 @@ pub struct ShardCounters {
     pub connections: Gauge,
     /// Requests begun and not finished.
     pub in_flight: Gauge,
+    /// Times that a listener stood at the bound of connections.
+    pub connections_held: Counter,
+    /// Idle connections that were closed to make room.
+    pub connections_yielded: Counter,
+    /// Accepts and TLS handshakes that waited for their turn.
+    pub newcomers_delayed: Counter,
+    /// Requests answered 503 because too many waited.
+    pub overload_answered: Counter,
+    /// Requests that got no answer because there was no time even for a 503.
+    pub overload_closed: Counter,
     /// TLS handshakes that failed.
     pub handshake_failures: Counter,
     /// Connections that speak HTTP/2.

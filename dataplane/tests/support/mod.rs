@@ -60,6 +60,10 @@ impl Gateway {
         Self::with(driver, limits, false, true)
     }
 
+    pub fn with_https_limits(driver: DriverChoice, limits: Limits) -> Self {
+        Self::with(driver, limits, true, false)
+    }
+
     fn with(driver: DriverChoice, limits: Limits, https: bool, http2: bool) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut options = Options::new(data.path());

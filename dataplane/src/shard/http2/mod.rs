@@ -53,7 +53,8 @@ pub(super) async fn run(
         open: Rc::default(),
         timer,
         idle_since: None,
-        generation: None,
+        fresh: true,
+        yields: false,
         leaving: false,
         aborted: false,
     };
@@ -113,8 +114,10 @@ struct Driver {
     timer: rt::Timer,
     /// Since when no stream is open.
     idle_since: Option<Instant>,
-    /// The call to close idle connections that was the last when the connection began.
-    generation: Option<u64>,
+    /// No stream has come yet.
+    fresh: bool,
+    /// Another connection waits for its place.
+    yields: bool,
     /// The client has been told to open no more streams.
     leaving: bool,
     /// The client has been told that everything ends.
@@ -189,17 +192,22 @@ impl Driver {
             Wire::Http2(Box::new(stream)),
         );
         let guard = OpenStream::new(&self.open, shard);
+        self.fresh = false;
         drop(rt::spawn(async move {
             let _guard = guard;
             connection::serve(client).await;
         }));
     }
 
-    /// Tells the client to go where the shard drains or has no room for idle connections.
+    /// Tells the client to go where the shard drains or the connection makes room for another.
     fn leave_when_asked(&mut self) {
-        let generation = self.shard.idle_generation();
-        let wanted = *self.generation.get_or_insert(generation) != generation;
-        if self.shard.draining() || (wanted && self.open.count.get() == 0) {
+        if let Some(since) = self.idle_since
+            && !self.leaving
+            && self.open.count.get() == 0
+        {
+            self.yields = self.shard.yields_place(since, self.fresh);
+        }
+        if self.yields || self.shard.draining() {
             self.leave();
         }
     }
@@ -276,6 +284,7 @@ impl Driver {
             shard,
             open,
             mut timer,
+            yields,
             ..
         } = self;
         // Streams hear of it by this.
@@ -290,7 +299,10 @@ impl Driver {
         })
         .await;
         match (pipe.into_io(), end) {
-            (Some((mut io, finished)), End::Told) => linger(&mut io, &shard, &mut timer, finished).await,
+            (Some((mut io, finished)), End::Told) => {
+                // Nothing of an idle connection is under way that the client could miss: its place is free at once.
+                linger(&mut io, &shard, &mut timer, finished || yields).await;
+            }
             (Some((io, _)), End::Lost) => io.reset(),
             (_, End::Stopped) | (None, _) => {}
         }
