@@ -111,9 +111,7 @@ class Field:
         self.directory = Path(self._temporary.name)
         try:
             self._certificate()
-            port = free_port()
-            self.backend = f"127.0.0.1:{port}"
-            await_port(port, self.start("responder", 1, [self.binaries / "peers-responder", self.backend]), "the backend")
+            self._backend()
             for name in self.wanted:
                 if name in ROUTES:
                     self._routes(name, *ROUTES[name])
@@ -156,6 +154,11 @@ class Field:
         for name, text in self.files.items():
             lines += [f"`{name}`:", "", "```", text.rstrip(), "```", ""]
         return "\n".join(lines).replace(str(self.directory), "$DIR").replace(str(self.binaries), "target/release")
+
+    def _backend(self):
+        port = free_port()
+        self.backend = f"127.0.0.1:{port}"
+        await_port(port, self.start("responder", 1, [self.binaries / "peers-responder", self.backend]), "the backend")
 
     def _certificate(self):
         key, certificate = self.directory / "key.pem", self.directory / "certificate.pem"
