@@ -216,6 +216,8 @@ impl Driver {
     fn leave(&mut self) {
         if !self.leaving {
             self.leaving = true;
+            // However long no stream has been open: what the client sends before it knows is still taken.
+            self.idle_since = None;
             self.h2.graceful_shutdown();
         }
     }
@@ -262,7 +264,6 @@ impl Driver {
                 if self.leaving {
                     self.abort(Reason::NO_ERROR);
                 } else {
-                    self.idle_since = Some(now);
                     self.leave();
                 }
                 return Poll::Ready(None);
