@@ -4,6 +4,7 @@ mod aws_profile;
 mod management;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -41,6 +42,8 @@ async fn serve_control(settings: &Settings, alone: bool) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     // There are no log files to reopen, and a hang-up is no reason to end.
     let _hang_up = signal(SignalKind::hangup())?;
+    // Nothing can take over from a control plane: it is restarted, and nodes reconnect.
+    let _upgrade = signal(SignalKind::user_defined2())?;
     let data_dir = std::path::absolute(&settings.data_dir)?;
     create_private_dir(&data_dir)?;
     let management = Management::bind(settings.management).await?;
@@ -83,6 +86,7 @@ async fn serve_control(settings: &Settings, alone: bool) -> anyhow::Result<()> {
             if let Some(file) = &settings.ready_file {
                 write_atomically(file, &serde_json::to_vec_pretty(&told)?)?;
             }
+            tidegate_dataplane::systemd::notify("READY=1");
         }
         std::future::pending::<anyhow::Result<()>>().await
     };
@@ -114,10 +118,43 @@ pub(crate) fn data(global: &GlobalArgs, args: &DataPlaneArgs) -> anyhow::Result<
         limits: settings.limits()?,
         http2_prior_knowledge: settings.http2_prior_knowledge,
         ready_file: settings.ready_file.clone(),
+        proxy_protocol: settings.proxied()?,
+        take_over: args.take_over,
+        supervisor: args.supervised_by,
+        successor: args.supervised_by.is_none().then(successor),
         ..tidegate_dataplane::Options::new(&settings.data_dir)
     };
     tidegate_dataplane::run(&options)?;
     Ok(())
+}
+
+/// This process's own command, for a process that takes over from it.
+fn successor() -> tidegate_dataplane::Successor {
+    tidegate_dataplane::Successor {
+        program: program(),
+        arguments: std::env::args_os()
+            .skip(1)
+            .filter(|argument| argument != tidegate_dataplane::TAKE_OVER)
+            .collect(),
+    }
+}
+
+/// The path by which this program was started: a newer program that is put there is started next. The kernel's own notion
+/// follows symbolic links, and so would find the old one where a link was set anew.
+pub(crate) fn program() -> PathBuf {
+    let given = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let found = if given.components().count() > 1 {
+        std::path::absolute(&given).ok()
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .map(|directory| directory.join(&given))
+            .find(|candidate| candidate.is_file())
+    };
+    found
+        .filter(|program| program.is_file())
+        .or_else(|| std::env::current_exe().ok())
+        .unwrap_or(given)
 }
 
 /// What this machine calls itself.

@@ -13,6 +13,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use serde::{Deserialize, Serialize};
+use tidegate_dataplane::net::proxy_protocol::Required;
 use tidegate_plan::{Limits, limits::Mode};
 
 use crate::cli::{
@@ -41,6 +42,10 @@ pub(crate) struct Settings {
     pub(crate) shards: Option<NonZeroU16>,
     /// How shards do I/O.
     pub(crate) io_driver: IoDriver,
+    /// Listeners that require the PROXY protocol, `http` and `https`.
+    pub(crate) proxy_protocol: Vec<String>,
+    /// Networks from which they take it.
+    pub(crate) proxy_protocol_from: Vec<String>,
     /// Written when everything serves.
     pub(crate) ready_file: Option<PathBuf>,
     /// The control plane that a data plane connects to.
@@ -83,6 +88,8 @@ impl Default for Settings {
             config: None,
             shards: None,
             io_driver: IoDriver::Auto,
+            proxy_protocol: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             ready_file: None,
             control: None,
             join: None,
@@ -143,8 +150,33 @@ impl Settings {
         Ok(limits)
     }
 
+    /// Which listeners require the PROXY protocol, and from whom.
+    pub(crate) fn proxied(&self) -> anyhow::Result<Required> {
+        let mut required = Required::default();
+        for listener in &self.proxy_protocol {
+            match listener.as_str() {
+                "http" => required.http = true,
+                "https" => required.https = true,
+                other => bail!("proxy-protocol names `{other}`; it takes `http` and `https`"),
+            }
+        }
+        for network in &self.proxy_protocol_from {
+            required
+                .from
+                .push(network.parse().context("proxy-protocol-from")?);
+        }
+        if (required.http || required.https) == required.from.is_empty() {
+            bail!(
+                "proxy-protocol (listeners that require it) and proxy-protocol-from (networks that it is taken from) are set \
+                 together: a client could name any address otherwise"
+            );
+        }
+        Ok(required)
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         self.limits()?;
+        self.proxied()?;
         if self.account_id.len() != 12 || !self.account_id.bytes().all(|b| b.is_ascii_digit()) {
             bail!(
                 "account-id is `{}`; an account has exactly 12 digits",
@@ -339,6 +371,8 @@ const KEYS: &[&str] = &[
     "config",
     "shards",
     "io-driver",
+    "proxy-protocol",
+    "proxy-protocol-from",
     "ready-file",
     "control",
     "join",
@@ -448,6 +482,43 @@ mod tests {
             jail.create_file("t.toml", "data_dir = 'x'\n")?;
             let error = Settings::load(&global("t.toml"), Flags::default()).expect_err("unknown key");
             assert!(error.to_string().contains("did you mean `data-dir`?"), "{error}");
+            Ok(())
+        });
+    }
+
+    /// D18: nobody is believed by default, and nobody is meant to be believed on no listener.
+    #[test]
+    fn the_proxy_protocol_needs_listeners_and_networks() {
+        in_jail(|jail| {
+            for (text, good) in [
+                ("", true),
+                (
+                    "proxy-protocol = ['https']\nproxy-protocol-from = ['10.0.0.0/8', '::1']\n",
+                    true,
+                ),
+                ("proxy-protocol = ['https']\n", false),
+                ("proxy-protocol-from = ['10.0.0.0/8']\n", false),
+                (
+                    "proxy-protocol = ['metrics']\nproxy-protocol-from = ['10.0.0.0/8']\n",
+                    false,
+                ),
+                (
+                    "proxy-protocol = ['http']\nproxy-protocol-from = ['10.0.0.0/33']\n",
+                    false,
+                ),
+            ] {
+                jail.create_file("t.toml", text)?;
+                let loaded = Settings::load(&global("t.toml"), Flags::default());
+                assert_eq!(loaded.is_ok(), good, "{text}");
+            }
+            jail.create_file("t.toml", "")?;
+            jail.set_env("TIDEGATE_PROXY_PROTOCOL", "[http]");
+            jail.set_env("TIDEGATE_PROXY_PROTOCOL_FROM", "[\"127.0.0.0/8\"]");
+            assert!(
+                Settings::load(&global("t.toml"), Flags::default())?
+                    .proxied()?
+                    .http
+            );
             Ok(())
         });
     }

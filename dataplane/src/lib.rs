@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod fuzz_bodies;
+pub mod handover;
 pub mod http;
 pub mod integration;
 pub mod limit;
@@ -9,6 +10,8 @@ pub mod net;
 mod node;
 pub mod pipeline;
 pub mod shard;
+pub mod sockets;
+pub mod systemd;
 pub mod telemetry;
 
-pub use node::{Addresses, Error, Event, Node, Options, run, write_ready_file};
+pub use node::{Addresses, Error, Event, Node, Options, Successor, TAKE_OVER, run, write_ready_file};

@@ -1,9 +1,13 @@
 //! The node: the process-wide side of the data plane. Binds addresses, starts shards and helper threads, drains.
 
+mod run;
+
+use std::ffi::OsString;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -12,16 +16,19 @@ use std::time::{Duration, Instant};
 use tidegate_plan::{Limit, Limits};
 use tidegate_rt as rt;
 
-use crate::config::{self, Config, News, NodeOptions, Surroundings};
-use crate::limit;
+use crate::handover::HandoverError;
 use crate::net::dns::{Dns, DnsLimits};
 use crate::net::health::HealthLimits;
 use crate::net::permits::Endpoints;
-use crate::net::tls::{ClientConfigs, server};
+use crate::net::proxy_protocol::Required;
+use crate::net::tls::{ClientConfigs, SavedTickets, Tickets};
 use crate::pipeline::ids::Ids;
 use crate::shard::mail::{Mailboxes, ShardMessage};
-use crate::shard::{self, Protocol, Start};
+use crate::shard::{self, Start};
+use crate::sockets::{Role, Sockets};
 use crate::telemetry::{self, NodeInfo, Telemetry};
+
+pub use run::{run, write_ready_file};
 
 /// How a data plane is started. Every field is a flag of `tidegate dataplane`.
 #[derive(Debug, Clone)]
@@ -50,12 +57,32 @@ pub struct Options {
     pub limits: Limits,
     /// Written when the node serves, removed when it drains.
     pub ready_file: Option<PathBuf>,
+    /// Take over from the data plane that runs on the data directory (D17).
+    pub take_over: bool,
+    /// The process that started this one and starts its successors, too.
+    pub supervisor: Option<u32>,
+    /// Listeners that require the PROXY protocol, and from whom they take it (D18).
+    pub proxy_protocol: Required,
+    /// How a successor is started where there is no supervisor.
+    pub successor: Option<Successor>,
     /// Requests may make a phase panic (`x-tidegate-test-panic: {phase}`). For tests; on where the environment has
     /// `TIDEGATE_FAULT_INJECTION=1`.
     pub fault_injection: bool,
     /// Plain connections may begin with HTTP/2, without an upgrade (RFC 9113 section 3.3).
     pub http2_prior_knowledge: bool,
 }
+
+/// A command that starts a data plane with the settings of this one.
+#[derive(Debug, Clone)]
+pub struct Successor {
+    /// The program: by the path that it was started with, so that a newer one in its place is found.
+    pub program: PathBuf,
+    /// Its arguments, without the one that says to take over.
+    pub arguments: Vec<OsString>,
+}
+
+/// The argument that has a data plane take over from the running one.
+pub const TAKE_OVER: &str = "--take-over";
 
 impl Options {
     /// Nothing listens, everything else by default.
@@ -73,6 +100,10 @@ impl Options {
             labels: Vec::new(),
             limits: Limits::default(),
             ready_file: None,
+            take_over: false,
+            supervisor: None,
+            proxy_protocol: Required::default(),
+            successor: None,
             fault_injection: std::env::var_os("TIDEGATE_FAULT_INJECTION").is_some_and(|value| value == "1"),
             http2_prior_knowledge: false,
         }
@@ -120,6 +151,9 @@ pub enum Error {
     /// The configuration thread cannot go on.
     #[error("configuration: {0}")]
     Config(String),
+    /// The running data plane was not taken over from, and goes on.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -144,6 +178,8 @@ pub struct Node {
     driver: rt::DriverKind,
     mailboxes: Mailboxes,
     telemetry: Arc<Telemetry>,
+    sockets: Arc<Sockets>,
+    tickets: Option<Arc<Tickets>>,
     metrics: Option<telemetry::Server>,
     shards: Vec<JoinHandle<()>>,
     /// Shards that have said that they ended.
@@ -173,6 +209,17 @@ pub enum Event {
     Configured,
     /// A helper that the node cannot do without has failed.
     Failed(String),
+    /// SIGUSR2: have a new process take over.
+    Upgrade,
+    /// A new process has taken over.
+    Relieved {
+        /// That process.
+        pid: u32,
+    },
+    /// A process that wanted to take over has not, and why.
+    NotRelieved(String),
+    /// The process that was started to take over has ended.
+    SuccessorEnded(ExitStatus),
 }
 
 impl Node {
@@ -181,24 +228,23 @@ impl Node {
     /// # Errors
     /// When an address, a driver or a thread cannot be had. What was started until then is stopped.
     pub fn start(options: &Options) -> Result<Self, Error> {
-        if options.http.is_none() && options.https.is_none() {
-            return Err(Error::NothingToServe);
-        }
+        let bind = |shards| Sockets::bind(options, Vec::new(), shards);
+        let mut node = Self::prepare(options, bind, None)?;
+        node.answer_operators()?;
+        node.listen()?;
+        Ok(node)
+    }
+
+    /// Starts every thread; nothing is accepted yet. `sockets` are made for a number of shards.
+    fn prepare(
+        options: &Options,
+        sockets: impl FnOnce(usize) -> Result<Sockets, Error>,
+        tickets: Option<SavedTickets>,
+    ) -> Result<Self, Error> {
         let driver = rt::probe(options.driver)?;
         let cpus = rt::available_cpus().map_err(system("cannot read which processors may be used"))?;
         let count = options.shards.map_or(cpus.len().max(1), NonZeroUsize::get);
-
-        let mut listeners: Vec<Vec<(TcpListener, Protocol)>> = (0..count).map(|_| Vec::new()).collect();
-        let http = bind(options.http, "http", Protocol::Http, &mut listeners)?;
-        let https = bind(options.https, "https", Protocol::Https, &mut listeners)?;
-        let metrics = match options.metrics {
-            None => None,
-            Some(address) => Some(TcpListener::bind(address).map_err(|source| Error::Listen {
-                address,
-                purpose: "metrics",
-                source,
-            })?),
-        };
+        let sockets = Arc::new(sockets(count)?);
 
         let boot_id = String::from_utf8_lossy(&Ids::new().request_id()).into_owned();
         let info = NodeInfo {
@@ -212,17 +258,10 @@ impl Node {
         };
         let (telemetry, recorders) =
             Telemetry::start(telemetry_options).map_err(system("cannot start the access log's thread"))?;
-        let server = match metrics {
-            None => None,
-            Some(listener) => Some(
-                telemetry::Server::start(listener, Arc::clone(&telemetry))
-                    .map_err(system("cannot start the metrics server"))?,
-            ),
-        };
         let addresses = Addresses {
-            http,
-            https,
-            metrics: server.as_ref().map(telemetry::Server::address),
+            http: sockets.address(Role::Http),
+            https: sockets.address(Role::Https),
+            metrics: sockets.address(Role::Metrics),
         };
 
         let mut senders = Vec::with_capacity(count);
@@ -247,7 +286,10 @@ impl Node {
             .map_err(system("cannot start the resolver's thread"))?;
 
         let client_tls = ClientConfigs::load().map_err(|error| Error::Tls(error.to_string()))?;
-        let tickets = options.https.and_then(|_| server::tickets());
+        let tickets = addresses
+            .https
+            .and_then(|_| session_tickets(tickets))
+            .map(Arc::new);
         let per_target = options.limits.get(Limit::UpstreamConnectionsPerTarget);
         let per_target = u32::try_from(per_target).unwrap_or(u32::MAX);
         let endpoints = Arc::new(Endpoints::new(
@@ -255,22 +297,22 @@ impl Node {
             HealthLimits::new(&options.limits),
             mailboxes.clone(),
         ));
+        let proxy_protocol = Arc::new(options.proxy_protocol.clone());
         let epoch = rt::Instant::now();
         let (report, events) = mpsc::channel();
 
         let mut shards = Vec::with_capacity(count);
-        let parts = listeners.into_iter().zip(inboxes).zip(recorders).enumerate();
-        for (index, ((listeners, mail), recorder)) in parts {
+        for (index, (mail, recorder)) in inboxes.into_iter().zip(recorders).enumerate() {
             let start = Start {
                 index,
                 shards: count,
-                listeners,
                 mail,
                 limits: options.limits.clone(),
                 dns: dns.clone(),
                 endpoints: Arc::clone(&endpoints),
+                proxy_protocol: Arc::clone(&proxy_protocol),
                 client_tls: client_tls.clone(),
-                tickets: tickets.clone(),
+                tickets: tickets.clone().map(|tickets| tickets as _),
                 recorder,
                 epoch,
                 fault_injection: options.fault_injection,
@@ -291,13 +333,15 @@ impl Node {
                 }
             }
         }
-        tracing::info!(%driver, shards = count, http = ?addresses.http, https = ?addresses.https, "serving");
+        tracing::info!(%driver, shards = count, http = ?addresses.http, https = ?addresses.https, "started");
         Ok(Self {
             addresses,
             driver,
             mailboxes,
             telemetry,
-            metrics: server,
+            sockets,
+            tickets,
+            metrics: None,
             shards,
             gone: 0,
             events,
@@ -306,6 +350,27 @@ impl Node {
             limits: options.limits.clone(),
             boot_id,
         })
+    }
+
+    /// Starts the metrics server.
+    fn answer_operators(&mut self) -> Result<(), Error> {
+        let listener = self.sockets.copy(Role::Metrics).map_err(system(COPIED))?;
+        if let Some(listener) = listener {
+            let server = telemetry::Server::start(listener, Arc::clone(&self.telemetry))
+                .map_err(system("cannot start the metrics server"))?;
+            self.metrics = Some(server);
+        }
+        Ok(())
+    }
+
+    /// Has the shards accept.
+    fn listen(&self) -> Result<(), Error> {
+        let listeners = self
+            .sockets
+            .assign(self.mailboxes.shards())
+            .map_err(system(COPIED))?;
+        self.mailboxes.listen(listeners);
+        Ok(())
     }
 
     /// Where it answers.
@@ -353,8 +418,31 @@ impl Node {
     ///
     /// # Errors
     /// When a shard did not end as it should.
-    pub fn drain(mut self) -> Result<(), Error> {
+    pub fn drain(self) -> Result<(), Error> {
         self.telemetry.node().set_draining();
+        self.sockets.close();
+        self.finish()
+    }
+
+    /// Ends after another process has taken over: as [`Node::drain`], but idle connections first get the time to send a
+    /// request that may be on its way.
+    ///
+    /// # Errors
+    /// When a shard did not end as it should.
+    pub fn retire(mut self) -> Result<(), Error> {
+        self.telemetry.node().set_draining();
+        self.sockets.close();
+        if let Some(metrics) = self.metrics.take() {
+            metrics.stop();
+        }
+        self.mailboxes.retire();
+        let idle = self.limits.duration(Limit::RetireIdleTimeout);
+        // Whoever is left after it is dealt with below.
+        let _ = self.wait(Instant::now() + idle);
+        self.finish()
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
         self.mailboxes.drain();
         let deadline = Instant::now() + self.limits.duration(Limit::DrainTimeout);
         let mut outcome = self.wait(deadline);
@@ -406,37 +494,18 @@ impl Node {
     }
 }
 
+const COPIED: &str = "cannot copy a listening socket";
+
 /// How long shards may take to end once they are told to stop.
 const FORCE: Duration = Duration::from_secs(7);
 
-/// One socket a shard on one address; the port is chosen once.
-fn bind(
-    address: Option<SocketAddr>,
-    purpose: &'static str,
-    protocol: Protocol,
-    listeners: &mut [Vec<(TcpListener, Protocol)>],
-) -> Result<Option<SocketAddr>, Error> {
-    let Some(wanted) = address else { return Ok(None) };
-    let refused = |source| Error::Listen {
-        address: wanted,
-        purpose,
-        source,
-    };
-    // A socket without SO_REUSEPORT finds out whether another process holds the port: sharing it would steal from both.
-    if wanted.port() != 0 {
-        drop(rt::listen(wanted, &rt::ListenOptions::default()).map_err(refused)?);
+/// The keys of session tickets: those of the process before, where they came.
+fn session_tickets(saved: Option<SavedTickets>) -> Option<Tickets> {
+    let tickets = saved.and_then(Tickets::restore).or_else(Tickets::new);
+    if tickets.is_none() {
+        tracing::warn!("no TLS session tickets: every connection makes a full handshake");
     }
-    let options = rt::ListenOptions {
-        reuse_port: true,
-        ..rt::ListenOptions::default()
-    };
-    let mut bound = wanted;
-    for shard in listeners {
-        let listener = rt::listen(bound, &options).map_err(refused)?;
-        bound = listener.local_addr().map_err(refused)?;
-        shard.push((listener, protocol));
-    }
-    Ok(Some(bound))
+    tickets
 }
 
 fn run_shard(start: Start, driver: rt::DriverKind, cpu: Option<usize>, report: mpsc::Sender<Event>) {
@@ -474,148 +543,4 @@ fn run_shard(start: Start, driver: rt::DriverKind, cpu: Option<usize>, report: m
         Ok(Err(error)) => Some(error.to_string()),
         Err(error) => Some(error.to_string()),
     };
-}
-
-/// Runs a data plane until it is told to end (SIGTERM, SIGINT) and has drained. Blocks the calling thread.
-///
-/// # Errors
-/// When it cannot start, or a shard or helper dies; the node has drained by then.
-pub fn run(options: &Options) -> Result<(), Error> {
-    let node = Node::start(options)?;
-    watch_signals(node.reports())?;
-    let config = start_config(&node, options)?;
-    let outcome = loop {
-        match node.event() {
-            Event::Configured => {
-                if let Some(path) = &options.ready_file {
-                    write_ready_file(path, &node)?;
-                }
-            }
-            Event::Terminate => {
-                tracing::info!("draining");
-                break Ok(());
-            }
-            Event::Reopen => node.telemetry().log().reopen(),
-            Event::Ended { shard, reason } => {
-                let reason = reason.unwrap_or_else(|| "nobody told it to".into());
-                tracing::error!(shard, reason, "a shard has ended; the node drains");
-                node.telemetry()
-                    .node()
-                    .block("shard", format!("shard {shard} has ended"));
-                break Err((shard, reason));
-            }
-            Event::Failed(reason) => {
-                tracing::error!(reason, "the node cannot go on, and drains");
-                break Err((usize::MAX, reason));
-            }
-        }
-    };
-    if let Some(path) = &options.ready_file {
-        let _ = std::fs::remove_file(path);
-    }
-    drop(config);
-    let mut node = node;
-    match outcome {
-        Ok(()) => node.drain(),
-        Err((usize::MAX, reason)) => {
-            let _ = node.drain();
-            Err(Error::Config(reason))
-        }
-        Err((shard, reason)) => {
-            node.gone += 1;
-            let _ = node.drain();
-            Err(Error::ShardDied { shard, reason })
-        }
-    }
-}
-
-/// Starts the configuration thread.
-fn start_config(node: &Node, options: &Options) -> Result<Config, Error> {
-    let report = node.reports();
-    let epoch = node.epoch();
-    let around = Surroundings {
-        shards: Arc::new(node.mailboxes().clone()),
-        telemetry: Arc::clone(node.telemetry()),
-        limits: limit::Registry::new(options.limits.count(Limit::ThrottleCells)),
-        limit_time: Box::new(move || {
-            let since = rt::Instant::now().duration_since(epoch).as_nanos();
-            limit::Nanos::try_from(since).unwrap_or(limit::Nanos::MAX)
-        }),
-    };
-    let options = NodeOptions {
-        directory: options.data_dir.join("node"),
-        control: options.control.iter().cloned().collect(),
-        join_file: options.join_file.clone(),
-        name: options.node_name.clone(),
-        labels: options.labels.iter().cloned().collect(),
-        http: node.addresses().http,
-        https: node.addresses().https,
-    };
-    let tell = move |news| {
-        let event = match news {
-            News::Configured => Event::Configured,
-            News::Ended(reason) => Event::Failed(reason),
-        };
-        // The node is gone: it needs no news.
-        let _ = report.send(event);
-    };
-    config::start(options, around, tell).map_err(|error| Error::Config(error.to_string()))
-}
-
-/// Turns signals into events, on a thread of its own.
-fn watch_signals(report: mpsc::Sender<Event>) -> Result<(), Error> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed = "cannot watch for signals";
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(system(failed))?;
-    let inside = runtime.enter();
-    let mut term = signal(SignalKind::terminate()).map_err(system(failed))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system(failed))?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(system(failed))?;
-    drop(inside);
-    let watch = async move {
-        loop {
-            let event = tokio::select! {
-                _ = term.recv() => Event::Terminate,
-                _ = interrupt.recv() => Event::Terminate,
-                _ = hangup.recv() => Event::Reopen,
-            };
-            if report.send(event).is_err() {
-                return;
-            }
-        }
-    };
-    let thread = std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || runtime.block_on(watch));
-    thread.map(drop).map_err(system(failed))
-}
-
-/// Writes the ready file: one JSON object, there as a whole or not at all.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn write_ready_file(path: &Path, node: &Node) -> Result<(), Error> {
-    let addresses = node.addresses();
-    let mut ready = serde_json::Map::new();
-    for (name, address) in [
-        ("http", addresses.http),
-        ("https", addresses.https),
-        ("metrics", addresses.metrics),
-    ] {
-        if let Some(address) = address {
-            ready.insert(name.into(), address.to_string().into());
-        }
-    }
-    ready.insert(
-        "pids".into(),
-        serde_json::json!({ "dataplane": std::process::id() }),
-    );
-    ready.insert("driver".into(), node.driver().to_string().into());
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, serde_json::Value::Object(ready).to_string())
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(system("cannot write the ready file"))
 }

@@ -275,6 +275,23 @@ pub(crate) struct WaitArgs {
     pub(crate) timeout: u32,
 }
 
+/// `tidegate upgrade`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = UPGRADE_HELP)]
+pub(crate) struct UpgradeArgs {
+    /// How long to wait for what comes of it, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
+}
+
+const UPGRADE_HELP: &str = "\
+The program at the path that the running one was started by takes over its listening sockets; the old process finishes
+what it has and ends. Where the new process does not get ready (limit `upgrade-timeout`) the old one goes on. Run it on
+the data plane's machine, as the user that runs Tidegate. Sending SIGUSR2 to the process does the same.
+
+Example:
+  mv tidegate-new /usr/local/bin/tidegate && tidegate upgrade --data-dir /var/lib/tidegate";
+
 /// `tidegate backup`.
 #[derive(Debug, Clone, Args)]
 #[command(

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use manage::{
     ApplyArgs, BackupArgs, BasePathMode, BindArgs, CompletionsArgs, DeleteArgs, DeployArgs, DiffArgs,
     ExplainArgs, GetArgs, ImportArgs, ImportMode, ListArgs, NodeCommand, NodeRemoveArgs, NodeTokenArgs,
-    PrincipalCommand, PrincipalCreateArgs, RestoreArgs, TestInvokeArgs, WaitArgs,
+    PrincipalCommand, PrincipalCreateArgs, RestoreArgs, TestInvokeArgs, UpgradeArgs, WaitArgs,
 };
 pub(crate) use serve::{
     ControlListenArgs, ControlPlaneArgs, DataPlaneArgs, DemoArgs, DemoBackendArgs, IoDriver, TrafficArgs,
@@ -145,6 +145,8 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Put a backup into an empty data directory
     Restore(RestoreArgs),
+    /// Have a new data plane process take over from the running one, without a connection lost
+    Upgrade(UpgradeArgs),
     /// Print the table of limits and time-outs with their defaults
     Limits,
     /// Print a completion script for a shell
@@ -208,6 +210,8 @@ mod tests {
             "tidegate wait 12",
             "tidegate backup b.tgb",
             "tidegate restore b.tgb",
+            "tidegate upgrade --timeout 10 --data-dir d",
+            "tidegate dataplane --take-over --data-dir d",
             "tidegate completions bash",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));

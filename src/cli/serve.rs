@@ -63,6 +63,9 @@ pub(crate) struct DataPlaneArgs {
     /// Written when the plane serves: one JSON object
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+    /// Take over from the data plane that runs on the data directory, as `tidegate upgrade` has it done
+    #[arg(long)]
+    pub(crate) take_over: bool,
     /// End when the process that started this one ends.
     #[arg(long, hide = true, value_name = "PID")]
     pub(crate) supervised_by: Option<u32>,
@@ -152,7 +155,8 @@ impl From<IoDriver> for tidegate_rt::DriverChoice {
 
 const UP_HELP: &str = "\
 Runs the control plane and one data plane as two child processes and restarts either when it ends. A port of 0
-picks a free one, which stays the same over restarts. SIGTERM and Ctrl-C stop both after a drain; SIGHUP reopens logs.
+picks a free one, which stays the same over restarts. SIGTERM and Ctrl-C stop both after a drain; SIGHUP reopens logs;
+SIGUSR2, or `tidegate upgrade`, has a new data plane take over from the running one.
 
 Examples:
   tidegate up

@@ -6,6 +6,7 @@ mod entity;
 mod import;
 mod nodes;
 mod test_invoke;
+mod upgrade;
 
 pub(crate) use import::import_document;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 &mut std::io::stdout(),
             );
         }
+        Command::Upgrade(args) => client(&global, upgrade::run(&global, &args))?,
         Command::Limits => planes::limits(&global)?,
         Command::Restore(args) => backup::restore(&global, &args)?,
         Command::Import(args) => client(&global, import::import(&global, &args))?,

@@ -11,9 +11,11 @@ use std::{
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tidegate_dataplane::TAKE_OVER;
 use tokio::{
-    process::Command,
+    process::{Child, Command},
     sync::{mpsc, watch},
+    task::JoinSet,
 };
 
 /// Which process.
@@ -93,6 +95,10 @@ pub(crate) enum Event {
     Stopped(Role),
     /// It could not be started at all.
     Failed(Role, anyhow::Error),
+    /// Another process has taken over from it and serves; that one's ready file.
+    Upgraded(Role, Value),
+    /// No other process has taken over, and why; it goes on.
+    NotUpgraded(Role, String),
 }
 
 /// What the supervisor wants of a process.
@@ -104,6 +110,8 @@ pub(crate) struct Wish {
     pub(crate) kill: bool,
     /// Counts requests to reopen logs.
     pub(crate) reopen: u64,
+    /// Counts requests for a new process that takes over.
+    pub(crate) upgrade: u64,
 }
 
 /// Keeps the process of `spec` running until `wishes` says stop.
@@ -148,65 +156,170 @@ async fn run(
         }
         _ => {}
     }
-    let mut child = Command::new(&spec.program)
-        .arg(spec.role.command())
-        .args(&spec.arguments)
-        .arg("--ready-file")
-        .arg(&spec.ready_file)
-        .args(["--supervised-by", &std::process::id().to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        // A Ctrl-C in the terminal is for the supervisor, which stops its children in order.
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot start the {}", spec.role.title()))?;
-    let pid = child
-        .id()
-        .and_then(|pid| i32::try_from(pid).ok())
-        .and_then(Pid::from_raw);
+    let mut child = start(spec, None)?;
     let mut poll = tokio::time::interval(READY_POLL);
     let mut ready = false;
-    let mut reopened = wishes.borrow().reopen;
+    // The process that is taking over from `child`, and those that others have taken over from.
+    let mut next: Option<Child> = None;
+    let mut retired = JoinSet::new();
+    // `child` is that new process, whose predecessor has ended before we heard that it serves.
+    let mut relieving = false;
+    let mut seen = *wishes.borrow();
     loop {
         tokio::select! {
-            status = child.wait() => return Ok(Ended::Unasked(status.context("cannot wait for a child")?)),
-            _ = poll.tick(), if !ready => {
-                if let Some(told) = read_ready(&spec.ready_file) {
+            status = child.wait() => {
+                let status = status.context("cannot wait for a child")?;
+                match next.take() {
+                    // It made way, and had nothing to finish.
+                    Some(new) if status.success() => {
+                        child = new;
+                        relieving = true;
+                    }
+                    _ => {
+                        if relieving {
+                            let reason = format!("the new process ended {}", describe(status));
+                            let _ = events.send(Event::NotUpgraded(spec.role, reason)).await;
+                        }
+                        return Ok(Ended::Unasked(status));
+                    }
+                }
+            }
+            status = ended(&mut next) => {
+                next = None;
+                let reason = format!("the new process ended {}; what it said stands in the log", describe(status?));
+                let _ = events.send(Event::NotUpgraded(spec.role, reason)).await;
+            }
+            _ = poll.tick(), if !ready || next.is_some() || relieving => {
+                let Some(told) = read_ready(&spec.ready_file) else { continue };
+                if !ready {
                     ready = true;
                     keep_addresses(spec, &told);
                     let _ = events.send(Event::Ready(spec.role, told)).await;
+                } else if relieving {
+                    if is_of(&told, spec.role, &child) {
+                        relieving = false;
+                        let _ = events.send(Event::Upgraded(spec.role, told)).await;
+                    }
+                } else if next.as_ref().is_some_and(|next| is_of(&told, spec.role, next))
+                    && let Some(new) = next.take()
+                {
+                    let old = std::mem::replace(&mut child, new);
+                    retired.spawn(see_off(old, spec.role));
+                    let _ = events.send(Event::Upgraded(spec.role, told)).await;
                 }
             }
+            _ = retired.join_next(), if !retired.is_empty() => {}
             changed = wishes.changed() => {
                 let wish = *wishes.borrow_and_update();
                 if wish.stop || changed.is_err() {
-                    signal(pid, Signal::TERM);
+                    signal(&child, Signal::TERM);
                     break;
                 }
-                if wish.reopen != reopened {
-                    reopened = wish.reopen;
-                    signal(pid, Signal::HUP);
+                if wish.reopen != seen.reopen {
+                    signal(&child, Signal::HUP);
                 }
+                if wish.upgrade != seen.upgrade {
+                    match (ready, next.is_some() || relieving, retired.len() < RETIRED) {
+                        (true, false, true) => match start(spec, Some(TAKE_OVER)) {
+                            Ok(new) => next = Some(new),
+                            Err(error) => {
+                                let _ = events.send(Event::NotUpgraded(spec.role, format!("{error:#}"))).await;
+                            }
+                        },
+                        (true, false, false) => {
+                            let reason = format!("{RETIRED} processes of earlier upgrades still finish what they have");
+                            let _ = events.send(Event::NotUpgraded(spec.role, reason)).await;
+                        }
+                        // What comes of the one under way answers this one, too.
+                        (true, true, _) => {}
+                        (false, ..) => {
+                            let reason = format!("the {} does not serve yet", spec.role.title());
+                            let _ = events.send(Event::NotUpgraded(spec.role, reason)).await;
+                        }
+                    }
+                }
+                seen = wish;
             }
         }
     }
+    // A process that was taking over ends here, by being dropped.
+    drop(next);
     let kill = async {
         tokio::select! {
             () = tokio::time::sleep(spec.role.patience()) => {}
             _ = wishes.wait_for(|wish| wish.kill) => {}
         }
     };
-    tokio::select! {
-        status = child.wait() => { status.context("cannot wait for a child")?; }
-        () = kill => {
+    let end = async {
+        let status = child.wait().await;
+        while retired.join_next().await.is_some() {}
+        status
+    };
+    let ended = tokio::select! {
+        status = end => Some(status),
+        () = kill => None,
+    };
+    match ended {
+        Some(status) => drop(status.context("cannot wait for a child")?),
+        None => {
             tracing::warn!("the {} did not end in time; it is killed", spec.role.title());
             child.kill().await.context("cannot kill a child")?;
+            retired.shutdown().await;
         }
     }
     Ok(Ended::Asked)
 }
 
-fn signal(pid: Option<Pid>, signal: Signal) {
+/// Starts the process. Dropped, it is killed.
+fn start(spec: &Spec, more: Option<&str>) -> anyhow::Result<Child> {
+    Command::new(&spec.program)
+        .arg(spec.role.command())
+        .args(&spec.arguments)
+        .args(more)
+        .arg("--ready-file")
+        .arg(&spec.ready_file)
+        .args(["--supervised-by", &std::process::id().to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        // systemd hears of the supervisor alone.
+        .env_remove("NOTIFY_SOCKET")
+        // A Ctrl-C in the terminal is for the supervisor, which stops its children in order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("cannot start the {}", spec.role.title()))
+}
+
+/// The end of the process that is taking over; never where there is none.
+async fn ended(next: &mut Option<Child>) -> anyhow::Result<ExitStatus> {
+    match next {
+        Some(next) => next.wait().await.context("cannot wait for a child"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a process that was taken over from, as long as it may take.
+async fn see_off(mut old: Child, role: Role) {
+    if tokio::time::timeout(role.patience(), old.wait()).await.is_err() {
+        tracing::warn!(
+            "a {} that was taken over from did not end in time; it is killed",
+            role.title()
+        );
+        // It has ended meanwhile: then there is nothing to kill.
+        let _ = old.kill().await;
+    }
+}
+
+/// Whether a ready file is this process's.
+fn is_of(told: &Value, role: Role, child: &Child) -> bool {
+    child.id().is_some() && told["pids"][role.command()].as_u64() == child.id().map(u64::from)
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(Pid::from_raw);
     // A process that is gone already needs no signal.
     if let Some(pid) = pid {
         let _ = kill_process(pid, signal);
@@ -260,6 +373,8 @@ impl Backoff {
     }
 }
 
+/// Processes that may finish what they have after upgrades, at a time.
+const RETIRED: usize = 8;
 const READY_POLL: Duration = Duration::from_millis(10);
 /// A process that lived this long did not fail to start.
 const HEALTHY: Duration = Duration::from_secs(10);

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value};
+use tidegate_dataplane::{handover::Status, systemd};
 use tidegate_proto::admin::v1::CreateJoinTokenRequest;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -26,7 +27,7 @@ use crate::{
     cli::{GlobalArgs, UpArgs},
     client::Client,
     instance::{DataDirLock, Instance, create_private_dir, write_atomically},
-    logging,
+    logging, planes,
     settings::{Flags, Settings},
 };
 
@@ -37,6 +38,7 @@ pub(crate) fn up(global: &GlobalArgs, args: &UpArgs) -> anyhow::Result<()> {
     block_on(async {
         let mut supervisor = Supervisor::start(global, &settings).await?;
         supervisor.publish()?;
+        systemd::notify("READY=1");
         let ready = supervisor.ready();
         tracing::info!(
             http = ready["http"].as_str(),
@@ -69,6 +71,8 @@ pub(crate) struct Supervisor {
     sender: mpsc::Sender<Event>,
     wishes: BTreeMap<Role, watch::Sender<Wish>>,
     ready: BTreeMap<Role, Value>,
+    /// Upgrades that have ended, and why the last one failed.
+    upgrades: (u64, Option<String>),
     signals: Signals,
     _lock: DataDirLock,
 }
@@ -87,12 +91,13 @@ impl Supervisor {
         let mut supervisor = Self {
             global: global.clone(),
             settings,
-            program: std::env::current_exe().context("cannot find this program's file")?,
+            program: planes::program(),
             tasks: JoinSet::new(),
             events,
             sender,
             wishes: BTreeMap::new(),
             ready: BTreeMap::new(),
+            upgrades: (0, None),
             signals: Signals::new()?,
             _lock: lock,
         };
@@ -278,13 +283,31 @@ impl Supervisor {
         self.ready.get(&role)
     }
 
-    /// Writes the ready file and the instance file.
+    /// Writes the ready file, the instance file and what `tidegate upgrade` reads.
     pub(crate) fn publish(&self) -> anyhow::Result<()> {
         self.instance()?.publish(&self.settings.data_dir)?;
-        match &self.settings.ready_file {
-            Some(file) => write_atomically(file, &serde_json::to_vec_pretty(&self.ready())?),
-            None => Ok(()),
+        let told = self.ready.get(&Role::DataPlane);
+        let pid = told.and_then(|told| told["pids"][Role::DataPlane.command()].as_u64());
+        let version = told.and_then(|told| told["version"].as_str());
+        let status = Status {
+            ended: self.upgrades.0,
+            failure: self.upgrades.1.clone(),
+            ..Status::of(
+                pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
+                version.unwrap_or_default(),
+            )
+        };
+        // Who waits for the ready file may upgrade at once, and who waits for an upgrade may read the ready file at once.
+        if status.ended == 0 {
+            status.publish(&self.settings.data_dir)?;
         }
+        if let Some(file) = &self.settings.ready_file {
+            write_atomically(file, &serde_json::to_vec_pretty(&self.ready())?)?;
+        }
+        if status.ended > 0 {
+            status.publish(&self.settings.data_dir)?;
+        }
+        Ok(())
     }
 
     /// Keeps everything running until a signal asks for the end.
@@ -293,7 +316,7 @@ impl Supervisor {
             tokio::select! {
                 event = self.events.recv() => {
                     let event = event.context("the supervisor lost its children")?;
-                    let back = matches!(event, Event::Ready(..));
+                    let back = matches!(event, Event::Ready(..) | Event::Upgraded(..) | Event::NotUpgraded(..));
                     self.note(event)?;
                     if back {
                         self.publish()?;
@@ -301,6 +324,11 @@ impl Supervisor {
                 }
                 asked = self.signals.next() => match asked {
                     Asked::Stop => break,
+                    Asked::Upgrade => {
+                        if let Some(wish) = self.wishes.get(&Role::DataPlane) {
+                            wish.send_modify(|wish| wish.upgrade += 1);
+                        }
+                    }
                     Asked::Reopen => {
                         for wish in self.wishes.values() {
                             wish.send_modify(|wish| wish.reopen += 1);
@@ -310,6 +338,7 @@ impl Supervisor {
             }
         }
         tracing::info!("stopping");
+        systemd::notify("STOPPING=1");
         self.stop().await;
         Ok(())
     }
@@ -319,6 +348,19 @@ impl Supervisor {
             Event::Ready(role, told) => {
                 tracing::info!("the {} serves again", role.title());
                 self.ready.insert(role, told);
+            }
+            Event::Upgraded(role, told) => {
+                tracing::info!("a new {} has taken over", role.title());
+                self.ready.insert(role, told);
+                self.upgrades = (self.upgrades.0 + 1, None);
+            }
+            Event::NotUpgraded(role, reason) => {
+                tracing::error!(
+                    reason,
+                    "the upgrade failed; the {} that ran goes on",
+                    role.title()
+                );
+                self.upgrades = (self.upgrades.0 + 1, Some(reason));
             }
             Event::Exited(role, status) => {
                 tracing::error!(
@@ -367,6 +409,7 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -376,6 +419,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hang_up: listen(SignalKind::hangup())?,
+            upgrade: listen(SignalKind::user_defined2())?,
         })
     }
 
@@ -385,6 +429,7 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hang_up.recv() => Asked::Reopen,
+            _ = self.upgrade.recv() => Asked::Upgrade,
         }
     }
 
@@ -401,6 +446,8 @@ enum Asked {
     Stop,
     /// Reopen logs.
     Reopen,
+    /// Have a new data plane take over.
+    Upgrade,
 }
 
 impl Instance {

@@ -361,7 +361,7 @@ impl NodeDirectory {
             limit_time: Box::new(|| 0),
         };
         let (tell, news) = mpsc::unbounded_channel();
-        let config = config::start(options, around, move |one| drop(tell.send(one))).unwrap();
+        let config = config::start(options, around, false, move |one| drop(tell.send(one))).unwrap();
         Node {
             news,
             shards,

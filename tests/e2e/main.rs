@@ -12,8 +12,11 @@ mod http2;
 mod imports;
 mod pets;
 mod planes;
+mod proxied;
+mod spread;
 mod test_invoke;
 mod tls;
+mod upgrades;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
         ("imports", imports::TESTS),
         ("test_invoke", test_invoke::TESTS),
         ("tls", tls::TESTS),
+        ("proxied", proxied::TESTS),
+        ("upgrades", upgrades::TESTS),
+        ("spread", spread::TESTS),
     ];
     let mut trials = Vec::new();
     for (suite, tests) in suites {

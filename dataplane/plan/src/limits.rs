@@ -314,6 +314,8 @@ pub enum Limit {
     TrailerBytes,
     InformationalResponses,
     TlsHandshakeTimeout,
+    ProxyHeaderTimeout,
+    ProxyHeaderBytes,
     RequestHeadTimeout,
     BodyIdleTimeout,
     WriteStallTimeout,
@@ -326,6 +328,8 @@ pub enum Limit {
     IntegrationTimeout,
     DrainTimeout,
     WatchDelay,
+    UpgradeTimeout,
+    RetireIdleTimeout,
     LingerTimeout,
     LingerBytes,
     ConnectionsPerShard,
@@ -425,7 +429,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 83] = [
+const ROWS: [Row; 87] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -450,6 +454,10 @@ const ROWS: [Row; 83] = [
     // Times.
     row(Limit::TlsHandshakeTimeout, "tls-handshake-timeout", Unit::Milliseconds, [10 * SECOND, 100, 10 * MINUTE],
         "connection closed", "From accept to the end of the TLS handshake"),
+    row(Limit::ProxyHeaderTimeout, "proxy-header-timeout", Unit::Milliseconds, [3 * SECOND, 10, MINUTE],
+        "connection closed", "From accept to the end of the PROXY protocol's header, where a listener requires one"),
+    row(Limit::ProxyHeaderBytes, "proxy-header-bytes", Unit::Bytes, [2 * KIB, 107, 65_551],
+        "connection closed", "A PROXY protocol header; version 1 never has more than 107"),
     row(Limit::RequestHeadTimeout, "request-head-timeout", Unit::Milliseconds, [10 * SECOND, 100, 10 * MINUTE],
         "408, connection closed", "From a request's first byte to the end of its head"),
     row(Limit::BodyIdleTimeout, "body-idle-timeout", Unit::Milliseconds, [30 * SECOND, 100, HOUR],
@@ -474,6 +482,10 @@ const ROWS: [Row; 83] = [
         "connections closed", "From the signal to stop to the end of the last request"),
     row(Limit::WatchDelay, "watch-delay", Unit::Milliseconds, [50, 1, 10 * SECOND],
         "the other side is watched", "A wait, before it is looked whether a waiting client or an idle backend has gone"),
+    row(Limit::UpgradeTimeout, "upgrade-timeout", Unit::Milliseconds, [MINUTE, 100, HOUR],
+        "the new process is ended, the old one goes on", "For a new process to get ready to take over from the running one (D17)"),
+    row(Limit::RetireIdleTimeout, "retire-idle-timeout", Unit::Milliseconds, [10 * SECOND, 0, HOUR],
+        "connection closed", "After an upgrade, for one more request on a connection of the old process"),
     row(Limit::LingerTimeout, "linger-timeout", Unit::Milliseconds, [2 * SECOND, 0, MINUTE],
         "connection closed", "To read on after an error answer, so that the client sees it"),
     row(Limit::LingerBytes, "linger-bytes", Unit::Bytes, [256 * KIB, 0, 64 * MIB],

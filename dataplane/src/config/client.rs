@@ -22,6 +22,7 @@ use tonic::transport::Channel;
 
 use super::{
     ConfigMessage, FlushCall, Identity, IdentityError, JoinFile, ProbeCall, SendError, ShardSink, Stage,
+    orders::{Order, Orders},
     world::{FORMATS, World, WorldError},
 };
 
@@ -85,6 +86,9 @@ enum Ended {
     /// The certificate was renewed: the next stream uses the new one.
     #[error("the certificate was renewed")]
     Renewed,
+    /// An order came while it was being opened.
+    #[error("interrupted")]
+    Interrupted,
     #[error(transparent)]
     World(#[from] WorldError),
 }
@@ -105,7 +109,12 @@ impl Client {
 
     /// Serves from disk, then keeps a stream open. Calls `configured` once, when the shards run a configuration. Returns
     /// when a shard has ended; nothing else is a reason to stop.
-    pub(super) async fn run(mut self, configured: &dyn Fn()) -> Result<(), WorldError> {
+    pub(super) async fn run(
+        mut self,
+        mut orders: Orders,
+        frozen: bool,
+        configured: &dyn Fn(),
+    ) -> Result<(), WorldError> {
         self.world.load().await?;
         if self.world.lkg().revision() > 0 || self.world.lkg().keys().next().is_some() {
             tracing::info!(
@@ -115,17 +124,20 @@ impl Client {
             self.configured = true;
             configured();
         }
+        if frozen {
+            self.frozen(&mut orders).await;
+        }
         let mut pause = RETRY.0;
         let mut said = String::new();
         loop {
             let mut connected = false;
-            let ended = self.converse(&mut connected, configured).await;
+            let ended = self.converse(&mut orders, &mut connected, configured).await;
             if connected {
                 pause = RETRY.0;
                 said.clear();
             }
             match ended {
-                Ended::Renewed => continue,
+                Ended::Renewed | Ended::Interrupted => continue,
                 Ended::World(WorldError::ShardGone) => return Err(WorldError::ShardGone),
                 other => {
                     let reason = other.to_string();
@@ -138,15 +150,18 @@ impl Client {
                     }
                 }
             }
-            sleep(jitter(pause)).await;
+            tokio::select! {
+                () = sleep(jitter(pause)) => {}
+                order = next(&mut orders) => self.obey(order, &mut orders).await,
+            }
             self.world.tidy().await?;
             pause = (pause * 2).min(RETRY.1);
         }
     }
 
     /// One stream from connecting to its end.
-    async fn converse(&mut self, connected: &mut bool, configured: &dyn Fn()) -> Ended {
-        match self.try_converse(connected, configured).await {
+    async fn converse(&mut self, orders: &mut Orders, connected: &mut bool, configured: &dyn Fn()) -> Ended {
+        match self.try_converse(orders, connected, configured).await {
             Ok(never) => match never {},
             Err(ended) => ended,
         }
@@ -154,10 +169,17 @@ impl Client {
 
     async fn try_converse(
         &mut self,
+        orders: &mut Orders,
         connected: &mut bool,
         configured: &dyn Fn(),
     ) -> Result<std::convert::Infallible, Ended> {
-        let (identity, channel) = self.connect().await?;
+        let (identity, channel) = tokio::select! {
+            connection = self.connect() => connection?,
+            order = next(orders) => {
+                self.obey(order, orders).await;
+                return Err(Ended::Interrupted);
+            }
+        };
         self.world.telemetry().node().set_id(&identity.node_id);
         if self.renew_if_due(&identity, &channel).await? {
             return Err(Ended::Renewed);
@@ -201,6 +223,10 @@ impl Client {
                     true => return Err(Ended::Renewed),
                     false => None,
                 },
+                order = next(orders) => {
+                    self.obey(order, orders).await;
+                    None
+                }
             };
             if let Some(message) = answer {
                 if matches!(message, node_message::Message::Ack(_)) && !self.configured {
@@ -213,6 +239,45 @@ impl Client {
                     })
                     .await;
                 sent.map_err(|_| Ended::Stream("it takes no messages".into()))?;
+            }
+        }
+    }
+
+    /// Does what the node asks for. Told to freeze, it returns when it is told to go on.
+    async fn obey(&mut self, order: Order, orders: &mut Orders) {
+        match order {
+            Order::Freeze(answer) => {
+                // Whoever asked may have given up since: then nobody would ever lift it.
+                if answer.send(self.world.release()).is_ok() {
+                    self.frozen(orders).await;
+                } else {
+                    self.world.reopen().await;
+                }
+            }
+            Order::Levels(most, answer) => drop(answer.send(self.world.levels(most))),
+            Order::Restore(levels, answer) => {
+                self.world.restore(levels);
+                let _ = answer.send(());
+            }
+            Order::Thaw(answer) => drop(answer.send(())),
+        }
+    }
+
+    /// Takes orders and nothing else, until one says to go on.
+    async fn frozen(&mut self, orders: &mut Orders) {
+        loop {
+            match next(orders).await {
+                Order::Freeze(answer) => drop(answer.send(self.world.release())),
+                Order::Levels(most, answer) => drop(answer.send(self.world.levels(most))),
+                Order::Restore(levels, answer) => {
+                    self.world.restore(levels);
+                    let _ = answer.send(());
+                }
+                Order::Thaw(answer) => {
+                    self.world.reopen().await;
+                    let _ = answer.send(());
+                    return;
+                }
             }
         }
     }
@@ -342,6 +407,14 @@ impl Client {
             node_name: self.options.name.clone(),
             missing: self.world.refused(),
         }
+    }
+}
+
+/// The next order; none comes when nobody is left to give one.
+async fn next(orders: &mut Orders) -> Order {
+    match orders.recv().await {
+        Some(order) => order,
+        None => std::future::pending().await,
     }
 }
 

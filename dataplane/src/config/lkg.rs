@@ -94,7 +94,8 @@ pub struct LastKnownGood {
     damaged: bool,
     /// A write failed half-way: the file is written anew before it is used again.
     broken: bool,
-    _lock: File,
+    /// Held while this process may write; given up while another one takes over.
+    lock: Option<File>,
 }
 
 /// Why the file cannot be used.
@@ -166,7 +167,7 @@ impl LastKnownGood {
             revision: 0,
             damaged: false,
             broken: false,
-            _lock: lock,
+            lock: Some(lock),
         };
         this.scan().map_err(failed(&path))?;
         Ok(this)
@@ -215,8 +216,27 @@ impl LastKnownGood {
         }
     }
 
+    /// Lets another process open the directory. Until [`LastKnownGood::reopen`] nothing is written here.
+    pub fn release(&mut self) {
+        self.lock = None;
+    }
+
+    /// Takes the directory back after [`LastKnownGood::release`], with what another process may have written meanwhile.
+    pub fn reopen(&mut self) -> Result<(), LkgError> {
+        *self = Self::open(&self.directory)?;
+        Ok(())
+    }
+
+    /// Whether this process may write.
+    pub fn is_released(&self) -> bool {
+        self.lock.is_none()
+    }
+
     /// Makes steps durable, all of them before it returns. After an error nothing of them counts.
     pub fn append(&mut self, steps: &[Step]) -> Result<(), LkgError> {
+        if self.is_released() {
+            return Err(LkgError::InUse(self.path()));
+        }
         if self.broken {
             self.rewrite()?;
         }
@@ -249,6 +269,9 @@ impl LastKnownGood {
 
     /// Writes the file anew when half of it is not needed any more. Called between changes.
     pub fn compact(&mut self) -> Result<(), LkgError> {
+        if self.is_released() {
+            return Ok(());
+        }
         let garbage = self.end.saturating_sub(self.live_bytes);
         if self.broken || garbage > self.live_bytes.max(GARBAGE_MIN) {
             self.rewrite()?;

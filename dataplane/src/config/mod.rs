@@ -16,6 +16,7 @@ mod files;
 mod identity;
 mod live;
 mod lkg;
+mod orders;
 mod shards;
 mod world;
 
@@ -29,6 +30,7 @@ pub use content::ContentError;
 pub use identity::{Identity, IdentityError, JoinFile};
 pub use live::{ResolveError, Resolver, Stage};
 pub use lkg::{BUNDLE_MAX, BundleKey, Held, LastKnownGood, LkgError, Step};
+pub use orders::{Frozen, Handle, NoAnswer};
 pub use shards::{
     Apply, Change, ConfigMessage, Confirmation, FlushCall, ProbeCall, SendError, ShardSink, confirmation,
 };
@@ -40,6 +42,7 @@ use world::World;
 /// The running configuration thread. Dropping it ends the thread and waits for it.
 #[derive(Debug)]
 pub struct Config {
+    orders: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -69,9 +72,12 @@ pub enum News {
 
 /// Starts the configuration thread: it gives the shards what is on disk, then follows the control plane. The node is
 /// not ready (for its health checks) until it has some configuration.
+///
+/// Started `frozen` it follows the control plane only when it is told to ([`Handle::thaw`]).
 pub fn start(
     options: NodeOptions,
     around: Surroundings,
+    frozen: bool,
     tell: impl Fn(News) + Send + 'static,
 ) -> Result<Config, StartError> {
     let lkg = LastKnownGood::open(&options.directory)?;
@@ -90,6 +96,7 @@ pub fn start(
     );
     let telemetry = around.telemetry.clone();
     let (stop, stopped) = oneshot::channel::<()>();
+    let (orders, inbox) = Handle::new();
     let client = Client::new(options, World::new(around, lkg));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -102,7 +109,7 @@ pub fn start(
         };
         let work = async {
             tokio::select! {
-                ended = client.run(&configured) => ended.err(),
+                ended = client.run(inbox, frozen, &configured) => ended.err(),
                 _ = stopped => None,
             }
         };
@@ -112,12 +119,20 @@ pub fn start(
         }
     })?;
     Ok(Config {
+        orders,
         stop: Some(stop),
         thread: Some(thread),
     })
 }
 
 // === impl Config ===
+
+impl Config {
+    /// The way to give it orders.
+    pub fn orders(&self) -> &Handle {
+        &self.orders
+    }
+}
 
 impl Drop for Config {
     fn drop(&mut self) {

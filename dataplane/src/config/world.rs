@@ -14,7 +14,7 @@ use tidegate_proto::config::v1::{Ack, Bundle, BundleKind, BundleOutcome, Delta};
 
 use super::{
     Apply, BUNDLE_MAX, BundleKey, Certificate, Change, ConfigMessage, Held, LastKnownGood, LkgError,
-    Resolver, SendError, Settings, ShardSink, Stage, Step, confirmation, content,
+    Resolver, SendError, Settings, ShardSink, Stage, Step, confirmation, content, orders::Frozen,
 };
 use crate::{
     limit::{self, Limit, LimitId},
@@ -32,6 +32,8 @@ const REFUSALS_TOLD: usize = 256;
 const SWEEP: Duration = Duration::from_secs(60);
 /// How long to wait before a full mailbox is tried again.
 const MAILBOX_FULL: Duration = Duration::from_millis(5);
+/// How long to wait before the disk is asked for again.
+const REOPEN: Duration = Duration::from_millis(50);
 /// Names in an error message are cut here.
 const SHOWN: usize = 200;
 
@@ -189,6 +191,39 @@ impl World {
         }
         self.around.telemetry.node().set_revision(self.lkg.revision());
         Ok(())
+    }
+
+    /// Lets another process have the disk (D17). What is told to it is the revision that it must find there.
+    pub(super) fn release(&mut self) -> Frozen {
+        self.lkg.release();
+        Frozen {
+            installation: self.lkg.installation().to_owned(),
+            revision: self.lkg.revision(),
+        }
+    }
+
+    /// Takes the disk back: the other process is gone. What it noted there holds.
+    pub(super) async fn reopen(&mut self) {
+        let mut said = false;
+        while self.lkg.is_released() {
+            if let Err(error) = self.lkg.reopen() {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "cannot take the last known good configuration back yet; trying again");
+                }
+                tokio::time::sleep(REOPEN).await;
+            }
+        }
+    }
+
+    /// The levels of the node's limits, at most so many.
+    pub(super) fn levels(&self, most: usize) -> Vec<limit::Level> {
+        self.around.limits.levels((self.around.limit_time)(), most)
+    }
+
+    /// Puts the node's limits to levels that they had in another process.
+    pub(super) fn restore(&mut self, levels: Vec<limit::Level>) {
+        let now = (self.around.limit_time)();
+        self.around.limits.restore(levels, now);
     }
 
     /// A stream begins: what an earlier one left half-way is forgotten.

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// Nanoseconds since an instant that every shard of the process shares. Good for nine years.
 pub type Nanos = u64;
 
 /// How many requests a bucket lets through: none, all, or a rate with a burst.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     /// Ticks a token takes to grow; 0 where there is no limit.
     interval: u64,
@@ -62,6 +64,11 @@ impl Limit {
         self.interval == 0
     }
 
+    /// Whether its numbers are within what [`Limit::new`] makes: one from another process may be anything.
+    pub(super) fn is_sound(&self) -> bool {
+        matches!(self.interval.checked_mul(self.burst), Some(window) if window <= MAX_WINDOW)
+    }
+
     fn window(&self) -> u64 {
         self.interval * self.burst
     }
@@ -82,6 +89,10 @@ impl Limit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the throttling rate is not a number; give requests per second, or a negative number for no limit")]
 pub struct InvalidLimit;
+
+/// How far a bucket is from full, in ticks of its limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Spent(u64);
 
 /// A token bucket that every shard of the node takes from (GCRA: the word is the time at which the bucket would
 /// be full again).
@@ -202,6 +213,25 @@ impl Cell {
     pub(super) fn is_untouched(&self, now: Nanos) -> bool {
         let (limit, available) = self.look(now);
         self.loans().lent() == 0 && (limit.is_none() || available >= limit.window())
+    }
+
+    /// How far the bucket is from full, loans included.
+    pub(super) fn spent(&self, now: Nanos) -> Spent {
+        let (limit, available) = self.look(now);
+        Spent(limit.window().saturating_sub(available))
+    }
+
+    /// Takes out what was spent of a bucket with limit `of`: as many tokens. Only before shards take from it.
+    pub(super) fn spend(&self, of: &Limit, Spent(ticks_spent): Spent, now: Nanos) {
+        let now = ticks(now);
+        self.adjust(|limit, _| {
+            let ticks_spent = if limit.interval == of.interval || of.interval == 0 {
+                ticks_spent
+            } else {
+                (ticks_spent as f64 / of.interval as f64 * limit.interval as f64) as u64
+            };
+            now + ticks_spent.min(limit.window())
+        });
     }
 
     fn look(&self, now: Nanos) -> (Limit, u64) {

@@ -23,4 +23,4 @@ mod registry;
 
 pub use cell::{Cell, InvalidLimit, Limit, Nanos};
 pub use credit::{Credit, Credits, IDLE, Refused};
-pub use registry::{LimitHandle, LimitId, LimitIndex, Registry, TooManyLimits};
+pub use registry::{Level, LimitHandle, LimitId, LimitIndex, Registry, TooManyLimits};

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cell::{Cell, Limit, Nanos, Recall};
+use serde::{Deserialize, Serialize};
+
+use super::cell::{Cell, Limit, Nanos, Recall, Spent};
 
 /// What a limit limits. Stays the same over deployments, so that the bucket does too.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LimitId {
     /// All APIs of an account in a region together (SEC-081).
     Account {
@@ -76,6 +78,14 @@ pub struct Registry {
 struct Entry {
     handle: LimitHandle,
     unused_since: Option<Nanos>,
+}
+
+/// How far a limit's bucket is from full, for the process that takes over (D17). Full buckets need not travel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Level {
+    id: LimitId,
+    limit: Limit,
+    spent: Spent,
 }
 
 /// The node's table of limits is full.
@@ -159,6 +169,39 @@ impl Registry {
         gone
     }
 
+    /// The buckets that are not full, at most so many. What shards hold as credit counts as spent.
+    pub fn levels(&self, now: Nanos, most: usize) -> Vec<Level> {
+        let level = |(id, entry): (&LimitId, &Entry)| {
+            let cell = &entry.handle.cell;
+            let spent = cell.spent(now);
+            (spent != Spent::default()).then(|| Level {
+                id: id.clone(),
+                limit: cell.limit(),
+                spent,
+            })
+        };
+        self.limits.iter().filter_map(level).take(most).collect()
+    }
+
+    /// Puts buckets to the levels that they had in another process. A limit that nothing names here stays until it has
+    /// aged out, as it would have there; one that has no room is full when it is named.
+    pub fn restore(&mut self, levels: Vec<Level>, now: Nanos) {
+        for Level { id, limit, spent } in levels {
+            if !limit.is_sound() {
+                continue;
+            }
+            let known = self.limits.get(&id).map(|entry| entry.handle.clone());
+            let handle = match known {
+                Some(handle) => handle,
+                None => match self.resolve(id, limit, now) {
+                    Ok(handle) => handle,
+                    Err(TooManyLimits(_)) => continue,
+                },
+            };
+            handle.cell.spend(&limit, spent, now);
+        }
+    }
+
     /// How many limits there are.
     pub fn len(&self) -> usize {
         self.limits.len()
@@ -216,6 +259,47 @@ mod tests {
             .resolve(method("PUT"), Limit::new(2.0, 10).unwrap(), 0)
             .unwrap();
         assert_ne!(other.index(), again.index());
+    }
+
+    /// D17, D9: a bucket goes on at its level in the process that takes over, whatever that one's clock says; under
+    /// another limit it has as many tokens too few as before.
+    #[test]
+    fn levels_travel() {
+        let mut old = Registry::new(10);
+        let now = 7000 * SECOND;
+        let (get, put) = (method("GET"), method("PUT"));
+        let limit = Limit::new(10.0, 100).unwrap();
+        let first = old.resolve(get.clone(), limit, now).unwrap();
+        let _full = old.resolve(put.clone(), limit, now).unwrap();
+        let mut credits = Credits::new(1);
+        credits.install(&first);
+        for _ in 0..70 {
+            credits.admit(now, &[first.index()]).unwrap();
+        }
+        credits.settle_all();
+        let levels = old.levels(now, 10);
+        assert_eq!(levels.len(), 1, "a full bucket stays at home: {levels:?}");
+        let text = serde_json::to_string(&levels).unwrap();
+        let levels: Vec<Level> = serde_json::from_str(&text).unwrap();
+        for (named, after) in [
+            (Some(limit), 30),
+            (Some(Limit::new(1.0, 80).unwrap()), 10),
+            (None, 30),
+        ] {
+            let mut new = Registry::new(10);
+            let start = 3 * SECOND;
+            if let Some(limit) = named {
+                new.resolve(get.clone(), limit, 0).unwrap();
+            }
+            new.restore(levels.clone(), start);
+            let handle = new.resolve(get.clone(), named.unwrap_or(limit), start).unwrap();
+            assert_eq!(handle.cell().level(start), after, "{named:?}");
+        }
+        // No room: the bucket will be full, nothing breaks.
+        let mut full = Registry::new(1);
+        full.resolve(put, limit, 0).unwrap();
+        full.restore(levels, 0);
+        assert_eq!(full.len(), 1);
     }
 
     /// D9: ids that vanish age out, but not before their bucket is full again.

@@ -5,6 +5,7 @@ pub mod health;
 pub mod io;
 pub mod names;
 pub mod permits;
+pub mod proxy_protocol;
 pub mod race;
 pub mod tls;
 pub mod upstream;

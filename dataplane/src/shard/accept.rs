@@ -26,27 +26,17 @@ pub enum Protocol {
     Https,
 }
 
-/// Accepts until the shard drains.
+/// Accepts until the listener is closed, and then what was accepted by that time.
 pub(super) async fn accept(shard: Rc<Shard>, listener: rt::Listener, protocol: Protocol) {
+    let _accepting = Accepting::new(&shard);
     let address = listener.local_addr();
     let loopback = address.as_ref().is_ok_and(|address| address.ip().is_loopback());
     let port = address.map_or(0, |address| address.port());
     let mut left = shard.bounds.newcomers;
-    while !shard.draining() {
-        let Some(slot) = Slot::take(&shard).await else {
-            break;
-        };
-        let accepted = poll_fn(|cx| {
-            shard.gate.note(cx.waker());
-            if shard.draining() {
-                return Poll::Ready(None);
-            }
-            listener.poll_accept(cx).map(Some)
-        })
-        .await;
-        match accepted {
-            None => break,
-            Some(Ok((stream, peer))) => {
+    loop {
+        let slot = Slot::take(&shard, &listener).await;
+        match listener.accept().await {
+            Ok((stream, peer)) => {
                 let origin = Origin {
                     peer,
                     protocol,
@@ -65,24 +55,49 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: rt::Listener, protocol: P
                     left = shard.bounds.newcomers;
                     // Those who were accepted, and others, have their turn.
                     rt::turn::end().await;
-                    turn(&shard).await;
+                    turn(&shard, &listener).await;
                 }
             }
-            Some(Err(error)) if is_peers(&error) => {}
-            Some(Err(error)) => {
+            Err(_) if listener.is_closed() => return,
+            Err(error) if is_peers(&error) => {}
+            Err(error) => {
                 tracing::warn!(shard = shard.index, %error, "cannot accept connections; trying again shortly");
+                drop(slot);
                 rt::sleep(REST).await;
             }
         }
     }
-    listener.close();
 }
 
-/// Waits until more may be accepted, or the shard drains.
-async fn turn(shard: &Shard) {
+/// An accept task's place among the shard's.
+struct Accepting {
+    shard: Rc<Shard>,
+}
+
+impl Accepting {
+    fn new(shard: &Rc<Shard>) -> Self {
+        shard.accepting.set(shard.accepting.get() + 1);
+        Self {
+            shard: Rc::clone(shard),
+        }
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.shard.accepting.set(self.shard.accepting.get() - 1);
+        self.shard.note_paused();
+        if self.shard.draining() {
+            self.shard.gate.wake();
+        }
+    }
+}
+
+/// Waits until more may be accepted, or nothing is any more.
+async fn turn(shard: &Shard, listener: &rt::Listener) {
     let mut place = Place::default();
     poll_fn(|cx| {
-        if shard.draining() {
+        if listener.is_closed() {
             return Poll::Ready(());
         }
         shard.gate.note(cx.waker());
@@ -153,15 +168,13 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Waits for a place; `None` when the shard drains.
-    async fn take(shard: &Rc<Shard>) -> Option<Self> {
+    /// Waits for a place. A listener that is closed does not wait: what it has accepted already, at most a few
+    /// connections, is served.
+    async fn take(shard: &Rc<Shard>, listener: &rt::Listener) -> Self {
         let mut timer = rt::Timer::new();
         let mut held = None;
         poll_fn(|cx| {
-            if shard.draining() {
-                return Poll::Ready(None);
-            }
-            if shard.gate.is_full() {
+            if shard.gate.is_full() && !listener.is_closed() {
                 // Idle keep-alive connections are closed to make room; the kernel's queue holds who comes meanwhile.
                 shard.gate.note(cx.waker());
                 held.get_or_insert_with(|| Held::new(shard));
@@ -174,9 +187,9 @@ impl Slot {
             }
             held = None;
             shard.gate.open.set(shard.gate.open.get() + 1);
-            Poll::Ready(Some(Self {
+            Poll::Ready(Self {
                 shard: Rc::clone(shard),
-            }))
+            })
         })
         .await
     }

@@ -19,6 +19,10 @@ pub struct Bounds {
     pub newcomers: usize,
     /// From accept to the end of the TLS handshake.
     pub handshake: Duration,
+    /// From accept to the end of the PROXY protocol's header.
+    pub proxy_header: Duration,
+    /// A PROXY protocol header, in bytes.
+    pub proxy_header_bytes: usize,
     /// From a request's first byte to the end of its head.
     pub head: Duration,
     /// Between two reads of a request's body.
@@ -111,6 +115,8 @@ impl Bounds {
             yield_after: limits.duration(Limit::YieldAfter),
             newcomers: limits.count(Limit::NewcomersPerTurn),
             handshake: limits.duration(Limit::TlsHandshakeTimeout),
+            proxy_header: limits.duration(Limit::ProxyHeaderTimeout),
+            proxy_header_bytes: limits.count(Limit::ProxyHeaderBytes),
             head: limits.duration(Limit::RequestHeadTimeout),
             body_idle: limits.duration(Limit::BodyIdleTimeout),
             write_stall: limits.duration(Limit::WriteStallTimeout),

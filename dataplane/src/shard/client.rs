@@ -24,13 +24,13 @@ use crate::pipeline::test_invoke::Test;
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Origin {
-    /// The peer, from TCP and nothing else (OBS-087).
+    /// The client: TCP's peer (OBS-087), or on a listener that requires the PROXY protocol whom that one names.
     pub peer: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
     /// Both ends are on this machine's loopback.
     pub loopback: bool,
-    /// The port it came in by.
+    /// The port it came in by, here or at the proxy.
     pub port: u16,
 }
 

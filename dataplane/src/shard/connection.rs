@@ -17,6 +17,7 @@ use super::overload::Place;
 use super::{Protocol, Registered, Shard, http2};
 use crate::http::frames::PREFACE;
 use crate::net::io::Io;
+use crate::net::proxy_protocol;
 use crate::net::tls::TlsStream;
 use crate::net::tls::server::HTTP2;
 use crate::pipeline::test_invoke::Test;
@@ -32,9 +33,18 @@ pub(super) async fn run(shard: Rc<Shard>, stream: rt::Stream, origin: Origin, _s
 
 /// Finds out which protocol the client speaks. Serves it to its end where that is HTTP/2; else the client, whose requests
 /// are still to be read.
-async fn begin(shard: Rc<Shard>, stream: rt::Stream, origin: Origin) -> Option<Client> {
+async fn begin(shard: Rc<Shard>, stream: rt::Stream, mut origin: Origin) -> Option<Client> {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let place = Registered::new(&shard, waker);
+    let stream = if shard.proxy_protocol.on(origin.protocol) {
+        let proxied = proxied(&shard, stream, &mut origin).await;
+        if proxied.is_none() {
+            shard.counters().proxy_header_failures.add(1);
+        }
+        proxied?
+    } else {
+        stream
+    };
     let (mut io, identity) = match origin.protocol {
         Protocol::Http => (Io::Plain(stream), None),
         Protocol::Https => {
@@ -84,7 +94,7 @@ async fn prior_knowledge(shard: &Shard, io: &mut Io) -> Option<(bool, Chunk)> {
     let mut read = Buffer::with_capacity(PREFACE.len());
     loop {
         let more = poll_fn(|cx| {
-            if shard.draining() {
+            if shard.closing_idle() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
             }
             let received = io.poll_read(cx);
@@ -130,6 +140,58 @@ pub(super) fn serve(mut client: Client) -> impl Future<Output = ()> {
                 After::Next => {}
                 After::Reset => return client.reset(),
                 After::Close | After::Linger | After::Truncated => return client.finish(after).await,
+            }
+        }
+    }
+}
+
+/// Reads the PROXY protocol's header and takes the client from it (D18). `None`: there is none that counts.
+async fn proxied(shard: &Shard, mut stream: rt::Stream, origin: &mut Origin) -> Option<rt::Stream> {
+    let peer = origin.peer;
+    if !shard.proxy_protocol.trusts(peer.ip()) {
+        tracing::debug!(%peer, "the PROXY protocol is not taken from this network (proxy-protocol-from)");
+        return None;
+    }
+    let mut timer = rt::Timer::new();
+    timer.set_after(shard.bounds.proxy_header);
+    let mut input = Chunk::default();
+    loop {
+        let read = poll_fn(|cx| {
+            if shard.stopping() {
+                return Poll::Ready(Ok(None));
+            }
+            stream.poll_read(cx)
+        });
+        let Ok(Ok(Some(chunk))) = rt::with_deadline(&mut timer, read).await else {
+            return None;
+        };
+        if input.is_empty() {
+            input = chunk;
+        } else {
+            // A few bytes, and rarely in pieces.
+            let mut joined = Buffer::with_capacity(input.len() + chunk.len());
+            joined.extend_from_slice(&input);
+            joined.extend_from_slice(&chunk);
+            input = joined.freeze();
+        }
+        match proxy_protocol::parse(&input, shard.bounds.proxy_header_bytes) {
+            Ok(None) => {}
+            Ok(Some(header)) => {
+                if let Some(addresses) = header.addresses {
+                    let source = addresses.source;
+                    origin.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
+                    origin.port = addresses.destination.port();
+                    origin.loopback &= origin.peer.ip().is_loopback();
+                }
+                drop(input.split_to(header.length));
+                if !input.is_empty() {
+                    stream.unread(input);
+                }
+                return Some(stream);
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no PROXY protocol header");
+                return None;
             }
         }
     }

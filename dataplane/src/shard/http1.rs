@@ -98,7 +98,7 @@ impl Http1 {
             let full = self.queued() >= bounds.window;
             let waited = poll_fn(|cx| {
                 let idle = !begun && !full;
-                if shard.stopping() || (idle && shard.draining()) {
+                if shard.stopping() || (idle && shard.closing_idle()) {
                     return Poll::Ready(Err(Waited::Close));
                 }
                 match self.poll_send(cx, stall) {

@@ -3,12 +3,14 @@
 //! One bounded mailbox a shard. Who sends finds a full mailbox out at once and decides what that means; a shard never
 //! waits for a sender, nor a sender for a shard (decision D6).
 
-use std::sync::Arc;
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
 
 use tidegate_rt as rt;
 
 use crate::config::{ConfigMessage, SendError, ShardSink};
 use crate::net::dns::Resolved;
+use crate::shard::Protocol;
 
 /// Messages that a shard's mailbox holds. Configuration comes one message at a time, names and permits one a target.
 pub const MAILBOX_CAPACITY: usize = 4_096;
@@ -18,6 +20,14 @@ pub const MAILBOX_CAPACITY: usize = 4_096;
 pub enum ShardMessage {
     /// From the configuration thread: new content, a probe, a flush.
     Config(ConfigMessage),
+    /// Accept connections from these, too.
+    Listen(Vec<(TcpListener, Protocol)>),
+    /// Accept no more, from any listener. The shard says its number when the last accept under way has come back and what
+    /// it brought is being served, and has settled its credits.
+    Pause(mpsc::Sender<usize>),
+    /// Another process has taken over: end every connection after its current or next response. Idle ones stay until then,
+    /// so that no request meets a connection that is being closed.
+    Retire,
     /// Close the listeners and idle connections; end the others after their current response.
     Drain,
     /// The time for draining is over: end every connection now.
@@ -54,6 +64,29 @@ impl Mailboxes {
         self.senders
             .get(shard)
             .is_some_and(|sender| sender.send(message).is_ok())
+    }
+
+    /// Gives every shard its listeners.
+    pub fn listen(&self, listeners: Vec<Vec<(TcpListener, Protocol)>>) {
+        for (shard, listeners) in listeners.into_iter().enumerate() {
+            self.send(shard, ShardMessage::Listen(listeners));
+        }
+    }
+
+    /// Tells every shard to pause; each answers with its number.
+    pub fn pause(&self) -> mpsc::Receiver<usize> {
+        let (told, tell) = mpsc::channel();
+        for shard in 0..self.shards() {
+            self.send(shard, ShardMessage::Pause(told.clone()));
+        }
+        tell
+    }
+
+    /// Tells every shard to retire.
+    pub fn retire(&self) {
+        for shard in 0..self.shards() {
+            self.send(shard, ShardMessage::Retire);
+        }
     }
 
     /// Tells every shard to drain.

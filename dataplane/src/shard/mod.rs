@@ -18,7 +18,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ use crate::config::{Apply, Change, ConfigMessage, FlushCall};
 use crate::limit::{self, Credits};
 use crate::net::dns::Dns;
 use crate::net::permits::Endpoints;
+use crate::net::proxy_protocol::Required;
 use crate::net::tls::{ClientConfigs, ServerTls};
 use crate::net::upstream::{Helpers, Upstreams};
 use crate::pipeline;
@@ -57,9 +58,7 @@ pub struct Start {
     pub index: usize,
     /// How many shards the node has.
     pub shards: usize,
-    /// Its listeners.
-    pub listeners: Vec<(TcpListener, Protocol)>,
-    /// Its mailbox.
+    /// Its mailbox, by which it gets its listeners.
     pub mail: rt::mail::Receiver<ShardMessage>,
     /// The table of limits.
     pub limits: Limits,
@@ -67,6 +66,8 @@ pub struct Start {
     pub dns: Dns,
     /// The node's upstream targets.
     pub endpoints: Arc<Endpoints>,
+    /// Listeners that require the PROXY protocol.
+    pub proxy_protocol: Arc<Required>,
     /// TLS towards upstreams.
     pub client_tls: ClientConfigs,
     /// TLS session tickets, one source for all shards.
@@ -85,6 +86,9 @@ pub struct Start {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Serving,
+    /// Each connection ends after its current or next response.
+    Retiring,
+    /// Idle connections end at once.
     Draining,
     Stopping,
 }
@@ -108,6 +112,8 @@ pub struct Shard {
     pub clock: Clock,
     /// Identifiers.
     pub ids: Ids,
+    /// Listeners that require the PROXY protocol.
+    pub proxy_protocol: Arc<Required>,
     /// Its share of the node's limits.
     pub credits: RefCell<Credits>,
     /// Requests may make a phase panic. For tests.
@@ -122,6 +128,12 @@ pub struct Shard {
     pub refusals: Refusals,
     newcomers: Newcomers,
     gate: Gate,
+    /// What it accepts from.
+    listeners: RefCell<Vec<rt::Listener>>,
+    /// Accept tasks that have not ended.
+    accepting: Cell<usize>,
+    /// Told when none is left.
+    pausing: RefCell<Vec<mpsc::Sender<usize>>>,
     epoch: rt::Instant,
     phase: Cell<Phase>,
     /// One place a connection, so that draining reaches those that wait for a client.
@@ -140,11 +152,11 @@ pub async fn run(start: Start) -> io::Result<()> {
     let Start {
         index,
         shards,
-        listeners,
         mail,
         limits,
         dns,
         endpoints,
+        proxy_protocol,
         client_tls,
         tickets,
         recorder,
@@ -169,11 +181,15 @@ pub async fn run(start: Start) -> io::Result<()> {
         upstreams: Upstreams::new(endpoints, client_tls, bounds.upstream, helpers),
         clock: Clock::new(rt::now()),
         ids: Ids::new(),
+        proxy_protocol,
         credits: RefCell::new(Credits::new(shards)),
         recorder,
         refusals: Refusals::new(limits.get(Limit::OverloadBudget), rt::now()),
         newcomers: Newcomers::new(limits.get(Limit::NewcomerShare), bounds.newcomers, rt::now()),
         gate: Gate::new(bounds.connections),
+        listeners: RefCell::default(),
+        accepting: Cell::new(0),
+        pausing: RefCell::default(),
         epoch,
         phase: Cell::new(Phase::Serving),
         connections: RefCell::default(),
@@ -185,10 +201,6 @@ pub async fn run(start: Start) -> io::Result<()> {
         http2_prior_knowledge,
         http2_streams: Cell::new(0),
     });
-    for (socket, protocol) in listeners {
-        let listener = rt::Listener::from_std(socket)?;
-        drop(rt::spawn(accept::accept(Rc::clone(&shard), listener, protocol)));
-    }
     let watch = Rc::clone(&shard);
     drop(rt::spawn(async move { watch.upstreams.watch().await }));
     let watch = Rc::clone(&shard);
@@ -201,7 +213,7 @@ pub async fn run(start: Start) -> io::Result<()> {
     poll_fn(|cx| {
         while open {
             match inbox.poll_recv(cx) {
-                Poll::Ready(Some(message)) => shard.receive(message),
+                Poll::Ready(Some(message)) => Shard::receive(&shard, message),
                 // Nobody is left who could stop it: the process is going down.
                 Poll::Ready(None) => {
                     open = false;
@@ -210,7 +222,7 @@ pub async fn run(start: Start) -> io::Result<()> {
                 Poll::Pending => break,
             }
         }
-        if shard.draining() && shard.gate.open() == 0 {
+        if shard.draining() && shard.gate.open() == 0 && shard.accepting.get() == 0 {
             return Poll::Ready(());
         }
         shard.gate.note(cx.waker());
@@ -225,6 +237,11 @@ pub async fn run(start: Start) -> io::Result<()> {
 impl Shard {
     /// Whether it takes no more connections, and ends those it has after their current response.
     pub fn draining(&self) -> bool {
+        self.phase.get() >= Phase::Retiring
+    }
+
+    /// Whether connections that wait for their next request end now.
+    pub fn closing_idle(&self) -> bool {
         self.phase.get() >= Phase::Draining
     }
 
@@ -283,15 +300,67 @@ impl Shard {
             return;
         }
         self.phase.set(phase);
-        self.gate.wake();
+        self.stop_accepting();
         self.connections.borrow().wake_all();
     }
 
-    fn receive(self: &Rc<Self>, message: ShardMessage) {
+    /// Accepts from further sockets.
+    fn listen(this: &Rc<Self>, listeners: Vec<(TcpListener, Protocol)>) {
+        if this.draining() {
+            return;
+        }
+        for (socket, protocol) in listeners {
+            match rt::Listener::from_std(socket) {
+                Ok(listener) => {
+                    this.listeners.borrow_mut().push(listener.clone());
+                    drop(rt::spawn(accept::accept(Rc::clone(this), listener, protocol)));
+                }
+                Err(error) => {
+                    tracing::error!(shard = this.index, %error, "a socket cannot be accepted from");
+                }
+            }
+        }
+    }
+
+    /// Ends the accept tasks, each after what has been accepted already.
+    fn stop_accepting(&self) {
+        for listener in self.listeners.take() {
+            listener.close();
+        }
+        self.gate.wake();
+    }
+
+    fn note_paused(&self) {
+        if self.accepting.get() > 0 {
+            return;
+        }
+        for told in self.pausing.take() {
+            self.credits.borrow_mut().settle_all();
+            // Whoever asked may have given up.
+            let _ = told.send(self.index);
+        }
+    }
+
+    fn receive(this: &Rc<Self>, message: ShardMessage) {
+        match message {
+            ShardMessage::Listen(listeners) => Self::listen(this, listeners),
+            ShardMessage::Pause(told) => {
+                this.pausing.borrow_mut().push(told);
+                this.stop_accepting();
+                this.note_paused();
+            }
+            other => this.heed(other),
+        }
+    }
+
+    fn heed(self: &Rc<Self>, message: ShardMessage) {
         match message {
             ShardMessage::Config(ConfigMessage::Apply(apply)) => self.apply(apply),
             ShardMessage::Config(ConfigMessage::Probe(call)) => pipeline::command(self, call),
             ShardMessage::Config(ConfigMessage::Flush(call)) => flush(call),
+            // Taken up before.
+            ShardMessage::Listen(_) | ShardMessage::Pause(_) => {}
+            ShardMessage::Retire => self.enter(Phase::Retiring),
             ShardMessage::Drain => self.enter(Phase::Draining),
             ShardMessage::Stop => self.enter(Phase::Stopping),
             ShardMessage::Resolved(answer) => self.upstreams.resolved(&answer),

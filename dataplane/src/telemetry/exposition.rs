@@ -305,7 +305,7 @@ struct ShardFamily {
 /// Further labels, and the number.
 type Value = (&'static str, fn(&ShardCounters) -> u64);
 
-const SHARD_FAMILIES: [ShardFamily; 18] = [
+const SHARD_FAMILIES: [ShardFamily; 19] = [
     ShardFamily {
         name: "tidegate_shard_requests_total",
         kind: "counter",
@@ -329,6 +329,12 @@ const SHARD_FAMILIES: [ShardFamily; 18] = [
         kind: "gauge",
         help: "Client connections open.",
         values: &[("", |shard| shard.connections.get())],
+    },
+    ShardFamily {
+        name: "tidegate_proxy_header_failures_total",
+        kind: "counter",
+        help: "Connections closed for want of a PROXY protocol header of a listed network.",
+        values: &[("", |shard| shard.proxy_header_failures.get())],
     },
     ShardFamily {
         name: "tidegate_connections_held_total",

@@ -63,6 +63,8 @@ pub struct ShardCounters {
     pub connections: Gauge,
     /// Requests begun and not finished.
     pub in_flight: Gauge,
+    /// Connections closed for want of a PROXY protocol header that counts.
+    pub proxy_header_failures: Counter,
     /// Times that a listener stood at the bound of connections.
     pub connections_held: Counter,
     /// Idle connections that were closed to make room.

@@ -20,6 +20,7 @@ pub struct Plan {
     world: World,
     home: PathBuf,
     shards: usize,
+    driver: Option<&'static str>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -32,6 +33,7 @@ impl Plan {
             world,
             home: home.to_owned(),
             shards: 2,
+            driver: None,
             arguments: Vec::new(),
             environment: Vec::new(),
         }
@@ -41,6 +43,13 @@ impl Plan {
     #[must_use]
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = shards;
+        self
+    }
+
+    /// With another I/O driver than the world's.
+    #[must_use]
+    pub fn driver(mut self, driver: &'static str) -> Self {
+        self.driver = Some(driver);
         self
     }
 
@@ -147,14 +156,12 @@ impl Plan {
             .arg("--ready-file")
             .arg(&ready_file);
         if io {
-            command.args([
-                "--io-driver",
-                match self.world {
-                    World::Uring => "uring",
-                    World::Epoll => "epoll",
-                    World::Confined => "auto",
-                },
-            ]);
+            let of_world = match self.world {
+                World::Uring => "uring",
+                World::Epoll => "epoll",
+                World::Confined => "auto",
+            };
+            command.args(["--io-driver", self.driver.unwrap_or(of_world)]);
         }
         command
             .args(&self.arguments)

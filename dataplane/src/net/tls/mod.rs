@@ -5,6 +5,7 @@ pub mod client;
 pub mod server;
 pub mod sessions;
 pub mod stream;
+pub mod tickets;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ pub use client::ClientConfigs;
 pub use server::ServerTls;
 pub use sessions::Sessions;
 pub use stream::TlsStream;
+pub use tickets::{SavedTickets, Tickets};
 
 /// The cryptography of both directions. AES-128-GCM comes first: its key schedule hashes with SHA-256, which costs a
 /// fifth less CPU a handshake than SHA-384 where the processor knows SHA-256.

@@ -81,17 +81,6 @@ impl ServerTls {
 /// HTTP/2 over TLS, as ALPN names it (RFC 9113 section 3.2).
 pub const HTTP2: &[u8] = b"h2";
 
-/// A source of session tickets for all shards of a node.
-pub fn tickets() -> Option<Arc<dyn ProducesTickets>> {
-    match rustls::crypto::aws_lc_rs::Ticketer::new() {
-        Ok(tickets) => Some(tickets),
-        Err(error) => {
-            tracing::warn!(%error, "no TLS session tickets: every connection makes a full handshake");
-            None
-        }
-    }
-}
-
 /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no client certificates.
 pub(super) fn config(
     certificates: Arc<Certificates>,

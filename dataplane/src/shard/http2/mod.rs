@@ -67,7 +67,7 @@ async fn handshake(shard: &Shard, pipe: &Pipe, timer: &mut rt::Timer) -> Option<
     let mut handshake = builder(&shard.bounds.http2).handshake(pipe.clone());
     timer.set_after(shard.bounds.head);
     let shaken = poll_fn(|cx| {
-        if shard.draining() {
+        if shard.closing_idle() {
             return Poll::Ready(None);
         }
         let _ = pipe.resume(cx);
@@ -216,8 +216,10 @@ impl Driver {
     fn leave(&mut self) {
         if !self.leaving {
             self.leaving = true;
-            // However long no stream has been open: what the client sends before it knows is still taken.
-            self.idle_since = None;
+            if !self.yields {
+                // However long no stream has been open: what the client sends before it knows is still taken.
+                self.idle_since = None;
+            }
             self.h2.graceful_shutdown();
         }
     }
