@@ -16,6 +16,7 @@ mod proxied;
 mod spread;
 mod test_invoke;
 mod tls;
+mod units;
 mod upgrades;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ("tls", tls::TESTS),
         ("proxied", proxied::TESTS),
         ("upgrades", upgrades::TESTS),
+        ("units", units::TESTS),
         ("spread", spread::TESTS),
     ];
     let mut trials = Vec::new();
