@@ -60,7 +60,8 @@ class Clients:
         if door.host:
             command += ["-H", f":authority: {door.host}"]
         text, cpu = _run(proxy, workload, seconds, [*command, door.url(workload.path)])
-        took = float(re.search(r"finished in ([\d.]+)s", text).group(1))
+        value, unit = re.search(r"finished in ([\d.]+)(us|ms|s)", text).groups()
+        took = float(value) * {"us": 1e-6, "ms": 1e-3, "s": 1}[unit]
         done, succeeded, failed = map(int, re.search(r"(\d+) done, (\d+) succeeded, (\d+) failed", text).groups())
         good = int(re.search(r"status codes: (\d+) 2xx", text).group(1))
         if failed or not good or good < succeeded:
