@@ -6,16 +6,8 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::sync::mpsc;
 
-use support::{Api, Backend, Client, Gateway, Kind, get, mock, on_both_drivers, request, wait};
-use tidegate_plan::{Limits, MethodKey};
-
-fn limits(settings: &[(&str, &str)]) -> Limits {
-    let mut limits = Limits::default();
-    for (name, value) in settings {
-        limits.set(name, value).unwrap();
-    }
-    limits
-}
+use support::{Api, Backend, Client, Gateway, Kind, get, limits, mock, on_both_drivers, request, wait};
+use tidegate_plan::MethodKey;
 
 /// RFC 9112 sections 3, 5, 6, 7; D12, D15: each is answered with its status, and the connection ends.
 #[test]

@@ -4,22 +4,8 @@ mod support;
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use support::{Api, Backend, Client, Gateway, get, mock, on_both_drivers, request, wait};
-use tidegate_dataplane::telemetry::ShardCounters;
+use support::{Api, Backend, Client, Gateway, counters, get, limits, mock, on_both_drivers, request, wait};
 use tidegate_harness::http2::{self, Ended, Http2, code, flag};
-use tidegate_plan::Limits;
-
-fn limits(settings: &[(&str, &str)]) -> Limits {
-    let mut limits = Limits::default();
-    for (name, value) in settings {
-        limits.set(name, value).unwrap();
-    }
-    limits
-}
-
-fn counters(gateway: &Gateway) -> &ShardCounters {
-    &gateway.node().telemetry().node().shards()[0]
-}
 
 /// A backend that tells of each request and answers when it is told to.
 fn holding() -> (Backend, mpsc::Receiver<()>, mpsc::Sender<()>) {

@@ -9,25 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
-use support::{Api, Backend, Gateway, PATIENCE, Peer, get, on_both_drivers, request, wait};
-use tidegate_dataplane::telemetry::ShardCounters;
+use support::{Api, Backend, Gateway, PATIENCE, Peer, counters, get, limits, on_both_drivers, request, wait};
 use tidegate_plan::integration::{BackendMethod, UriPartSpec};
-use tidegate_plan::{HttpBackend, Integration, Limits, Target};
+use tidegate_plan::{HttpBackend, Integration, Target};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const LAST: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-
-fn limits(settings: &[(&str, &str)]) -> Limits {
-    let mut limits = Limits::default();
-    for (name, value) in settings {
-        limits.set(name, value).unwrap();
-    }
-    limits
-}
-
-fn counters(gateway: &Gateway) -> &ShardCounters {
-    &gateway.node().telemetry().node().shards()[0]
-}
 
 /// Waits until a number of the shard's is as it should be: nobody tells when it changes.
 fn await_number(what: &str, expected: u64, number: impl Fn() -> u64) {

@@ -1,5 +1,5 @@
 //! HTTP/2 towards clients, through clients that are not ours: curl, nghttp, h2load. What frames do one by one is shown in
-//! `dataplane/tests/http2.rs`.
+//! `dataplane/tests/http2/`.
 
 use std::process::Command;
 

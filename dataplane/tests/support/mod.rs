@@ -13,6 +13,7 @@ use tidegate_dataplane::config::{
     Apply, Change, ConfigMessage, ProbeCall, Resolver, Settings, ShardSink, Stage, confirmation,
 };
 use tidegate_dataplane::limit::Registry;
+use tidegate_dataplane::telemetry::ShardCounters;
 use tidegate_dataplane::{Node, Options};
 use tidegate_plan::integration::{BackendMethod, Mapping, MappingSource, MappingTarget, Mock, UriPartSpec};
 use tidegate_plan::{
@@ -31,6 +32,20 @@ pub fn on_both_drivers(test: impl Fn(DriverChoice)) {
     if tidegate_rt::probe(DriverChoice::Uring).is_ok() {
         test(DriverChoice::Uring);
     }
+}
+
+/// The defaults, but for these rows.
+pub fn limits(settings: &[(&str, &str)]) -> Limits {
+    let mut limits = Limits::default();
+    for (name, value) in settings {
+        limits.set(name, value).unwrap();
+    }
+    limits
+}
+
+/// What the first shard counts.
+pub fn counters(gateway: &Gateway) -> &ShardCounters {
+    &gateway.node().telemetry().node().shards()[0]
 }
 
 pub struct Gateway {

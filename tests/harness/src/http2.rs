@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::raw::READ_LIMIT;
+use crate::raw::connect;
 
 /// What a client sends first (section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -198,13 +198,8 @@ pub struct Http2 {
 impl Http2 {
     /// Connects and says nothing.
     pub fn silent(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, READ_LIMIT)
-            .with_context(|| format!("connecting to {address}"))?;
-        stream.set_read_timeout(Some(READ_LIMIT))?;
-        stream.set_write_timeout(Some(READ_LIMIT))?;
-        stream.set_nodelay(true)?;
         Ok(Self {
-            stream,
+            stream: connect(address)?,
             pending: Vec::new(),
             streams: BTreeMap::new(),
             goaways: Vec::new(),

@@ -59,6 +59,16 @@ pub enum End {
     Reset,
 }
 
+/// A socket that waits [`READ_LIMIT`] at most for anything, and sends at once.
+pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, READ_LIMIT)
+        .with_context(|| format!("connecting to {address}"))?;
+    stream.set_read_timeout(Some(READ_LIMIT))?;
+    stream.set_write_timeout(Some(READ_LIMIT))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -70,13 +80,8 @@ pub struct Connection {
 impl Connection {
     /// Connects.
     pub fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, READ_LIMIT)
-            .with_context(|| format!("connecting to {address}"))?;
-        stream.set_read_timeout(Some(READ_LIMIT))?;
-        stream.set_write_timeout(Some(READ_LIMIT))?;
-        stream.set_nodelay(true)?;
         Ok(Self {
-            stream,
+            stream: connect(address)?,
             pending: Vec::new(),
         })
     }
