@@ -238,3 +238,28 @@ fn floods_end_in_enhance_your_calm() {
         assert_eq!(answered(&calm.get(1, HOST, "/test/mock").unwrap()), OK);
     });
 }
+
+/// `http2-small-data-bytes`: a body in crumbs, faster than anybody asks for it, costs more to hold than it carries.
+#[test]
+fn a_body_in_crumbs_ends_the_connection_over_its_bound() {
+    on_both_drivers(|driver| {
+        let backend = reflecting();
+        let mut crumbs = post(1, "/test/a", &[]);
+        for _ in 0..1_000 {
+            crumbs.extend(data(1, 0, b"x"));
+        }
+        crumbs.extend(data(1, flag::END_STREAM, b"x"));
+
+        let by_default = gateway(driver, &[], &backend);
+        let mut client = open(&by_default);
+        client.send(&crumbs).unwrap();
+        assert_eq!(answered(&client.end_of(1).unwrap()), OK);
+
+        let strict = gateway(driver, &[("http2-small-data-bytes", "16KiB")], &backend);
+        let mut client = open(&strict);
+        client.send(&crumbs).unwrap();
+        client.end().unwrap();
+        let codes: Vec<u32> = client.goaways.iter().map(|(_, code)| *code).collect();
+        assert_eq!(codes, [code::ENHANCE_YOUR_CALM]);
+    });
+}
