@@ -58,10 +58,12 @@ pub fn request_head(data: &[u8]) {
 /// A response's head: reading and writing it never panics, and what goes out has no bare LF.
 pub fn response_head(data: &[u8]) {
     let limits = HeadLimits::for_responses(&Limits::default());
-    let Ok(Some(end)) = Scanner::new().advance(data, &limits, false) else {
+    let mut scanner = Scanner::new();
+    let Ok(Some(end)) = scanner.advance(data, &limits, false) else {
         return;
     };
-    if let Ok(head) = ResponseHead::parse(Chunk::copy_from_slice(&data[..end]), false, &limits) {
+    let bytes = Chunk::copy_from_slice(&data[..end]);
+    if let Ok(head) = ResponseHead::parse(bytes, scanner.saw_bare_lf(), false, &limits) {
         let mut out = Buffer::with_capacity(end);
         HeadWriter::response(&mut out, head.status()).kept(head.fields(), |_| true);
         assert!(memchr::memchr_iter(b'\n', &out).all(|at| at > 0 && out[at - 1] == b'\r'));

@@ -67,7 +67,7 @@ fn heads(c: &mut Criterion) {
                 .advance(black_box(&bytes), &limits, false)
                 .unwrap()
                 .unwrap();
-            ResponseHead::parse(bytes.slice(..end), false, &limits).unwrap()
+            ResponseHead::parse(bytes.slice(..end), false, false, &limits).unwrap()
         });
     });
     group.finish();

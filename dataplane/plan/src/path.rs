@@ -129,7 +129,11 @@ pub fn decode(value: &[u8], plus: bool) -> Cow<'_, [u8]> {
 
 /// Whether a path has a segment that means "here" or "up": `.` or `..`, their dots encoded or not.
 pub fn has_dot_segment(path: &str) -> bool {
-    // Nearly every path ends here: no segment begins with a dot or a triplet of one.
+    // Nearly every path ends here.
+    if !path.bytes().any(|b| matches!(b, b'.' | b'%')) {
+        return false;
+    }
+    // No segment begins with a dot or a triplet of one, as a rule.
     path.split('/').any(|segment| {
         let mut rest = segment;
         let mut dots = 0;
@@ -176,7 +180,8 @@ impl<'p> PathRef<'p> {
     /// empty path, which addresses the root resource as `/` does (DEP-001, DEP-003).
     pub fn split_first(self) -> Option<(&'p str, PathRef<'p>)> {
         let rest = self.0.strip_prefix('/')?;
-        let end = memchr::memchr(b'/', rest.as_bytes()).unwrap_or(rest.len());
+        // Segments are short: not worth a search that makes ready for long ones.
+        let end = rest.bytes().position(|b| b == b'/').unwrap_or(rest.len());
         Some((&rest[..end], PathRef(&rest[end..])))
     }
 }

@@ -17,17 +17,24 @@ pub struct Fields {
     end: u32,
     /// Every line ends in CRLF, so that lines may be passed on as they came.
     lines_are_strict: bool,
+    /// A bit for each known name of which a field was received, or added later: most questions are for what is not there.
+    present: u64,
     parts: Pooled,
 }
+
+const _: () = assert!(known::COUNT <= 64);
 
 /// What is known of the fields. Large, hence never moved: a head passes through several hands.
 #[derive(Debug, Clone)]
 struct Parts {
     table: SmallVec<[Field; 20]>,
-    /// The place of the first field of each known name, plus one.
+    /// The place of the first field of each known name, plus one, and whether it is [`REPEATED`].
     first: [u16; known::COUNT],
     added: SmallVec<[Added; 4]>,
 }
+
+/// In the place of a known name's first field: it is not the only one. Places are far below.
+const REPEATED: u16 = 1 << 15;
 
 /// Parts in memory that the thread uses again for the next head.
 #[derive(Debug)]
@@ -144,28 +151,22 @@ impl Fields {
         let base = bytes.as_ptr() as usize;
         let mut parts = Pooled::new();
         let Parts { table, first, .. } = &mut *parts;
-        for (at, header) in parsed.iter().enumerate() {
-            let known = Known::from_name(header.name.as_bytes());
-            if let Some(known) = known
-                && first[known as usize] == 0
-            {
-                first[known as usize] = at as u16 + 1;
-            }
-            table.push(Field {
-                name: (header.name.as_ptr() as usize - base) as u32,
-                // An empty value need not point into the head.
-                value: (header.value.as_ptr() as usize).saturating_sub(base) as u32
-                    * u32::from(!header.value.is_empty()),
-                value_len: header.value.len() as u32,
-                name_len: header.name.len() as u16,
-                known,
-                removed: false,
-            });
-        }
+        let mut present = 0;
+        table.extend(parsed.iter().enumerate().map(|(at, header)| Field {
+            name: (header.name.as_ptr() as usize - base) as u32,
+            // An empty value need not point into the head.
+            value: (header.value.as_ptr() as usize).saturating_sub(base) as u32
+                * u32::from(!header.value.is_empty()),
+            value_len: header.value.len() as u32,
+            name_len: header.name.len() as u16,
+            known: note(first, &mut present, at, header.name.as_bytes()),
+            removed: false,
+        }));
         Fields {
             bytes,
             end: end as u32,
             lines_are_strict,
+            present,
             parts,
         }
     }
@@ -174,38 +175,46 @@ impl Fields {
     pub(super) fn from_lines(bytes: Chunk, lines: &[Line]) -> Self {
         let mut parts = Pooled::new();
         let Parts { table, first, .. } = &mut *parts;
-        for (at, line) in lines.iter().enumerate() {
-            let known = Known::from_name(&bytes[line.name.clone()]);
-            if let Some(known) = known
-                && first[known as usize] == 0
-            {
-                first[known as usize] = at as u16 + 1;
-            }
-            table.push(Field {
-                name: line.name.start as u32,
-                value: line.value.start as u32,
-                value_len: line.value.len() as u32,
-                name_len: line.name.len() as u16,
-                known,
-                removed: false,
-            });
-        }
+        let mut present = 0;
+        table.extend(lines.iter().enumerate().map(|(at, line)| Field {
+            name: line.name.start as u32,
+            value: line.value.start as u32,
+            value_len: line.value.len() as u32,
+            name_len: line.name.len() as u16,
+            known: note(first, &mut present, at, &bytes[line.name.clone()]),
+            removed: false,
+        }));
         Fields {
             end: bytes.len() as u32,
             bytes,
             lines_are_strict: true,
+            present,
             parts,
         }
     }
 
     /// The value of the first field of a known name.
+    #[inline]
     pub fn get(&self, known: Known) -> Option<&[u8]> {
-        self.all(known).next()
+        if self.present & bit(known) == 0 {
+            return None;
+        }
+        let parts = &*self.parts;
+        match usize::from(parts.first[known as usize] & !REPEATED).checked_sub(1) {
+            Some(first) if !parts.table[first].removed => Some(self.value(&parts.table[first])),
+            _ => self.all(known).next(),
+        }
+    }
+
+    /// Whether more than one field of a known name was received.
+    #[inline]
+    pub(super) fn is_repeated(&self, known: Known) -> bool {
+        self.present & bit(known) != 0 && self.parts.first[known as usize] & REPEATED != 0
     }
 
     /// The values of all fields of a known name, in order.
     pub fn all(&self, known: Known) -> impl Iterator<Item = &[u8]> {
-        let received = match self.parts.first[known as usize] {
+        let received = match self.parts.first[known as usize] & !REPEATED {
             0 => &[],
             first => &self.parts.table[usize::from(first) - 1..],
         };
@@ -278,6 +287,7 @@ impl Fields {
     pub fn append(&mut self, name: impl Into<Chunk>, value: impl Into<Chunk>) {
         let (name, value) = (name.into(), value.into());
         debug_assert!(tidegate_plan::header::is_value(&value) && !name.is_empty());
+        self.present |= Known::from_name(&name).map_or(0, bit);
         self.parts.added.push(Added { name, value });
     }
 
@@ -290,6 +300,7 @@ impl Fields {
 
     /// Gives every field of a name another name, at the end of the fields.
     pub fn rename(&mut self, name: &[u8], to: &Chunk) {
+        self.present |= Known::from_name(to).map_or(0, bit);
         let mut moved: SmallVec<[Chunk; 2]> = SmallVec::new();
         for field in &mut self.parts.table {
             if !field.removed && self.bytes[field.name_range()].eq_ignore_ascii_case(name) {
@@ -313,9 +324,11 @@ impl Fields {
 
     /// Whether a `Connection` field names this one as meant for one connection only (RFC 9110 section 7.6.1).
     pub fn connection_names(&self, name: &[u8]) -> bool {
-        self.all(Known::Connection)
-            .flat_map(list)
-            .any(|token| token.eq_ignore_ascii_case(name))
+        self.get(Known::Connection).is_some()
+            && self
+                .all(Known::Connection)
+                .flat_map(list)
+                .any(|token| token.eq_ignore_ascii_case(name))
     }
 
     /// Whether any `Connection` field names another than `close` and `keep-alive`, so that every field must be
@@ -324,7 +337,7 @@ impl Fields {
         let is_other = |token: &[u8]| {
             !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive")
         };
-        self.all(Known::Connection).flat_map(list).any(is_other)
+        self.get(Known::Connection).is_some() && self.all(Known::Connection).flat_map(list).any(is_other)
     }
 
     /// Writes the fields for which `keep` answers yes, as they were received where possible: neighbours that stay
@@ -375,6 +388,24 @@ impl Fields {
     }
 }
 
+#[inline]
+const fn bit(known: Known) -> u64 {
+    1 << known as u64
+}
+
+/// Which known field a name is, and that it stands at `at`.
+#[inline]
+fn note(first: &mut [u16; known::COUNT], present: &mut u64, at: usize, name: &[u8]) -> Option<Known> {
+    let known = Known::from_name(name)?;
+    *present |= bit(known);
+    let first = &mut first[known as usize];
+    *first = match *first {
+        0 => at as u16 + 1,
+        before => before | REPEATED,
+    };
+    Some(known)
+}
+
 impl Field {
     fn name_range(&self) -> Range<usize> {
         self.name as usize..self.name as usize + usize::from(self.name_len)
@@ -386,11 +417,9 @@ impl Field {
 }
 
 /// Writes one field with its line end.
+#[inline]
 pub fn write_field(out: &mut Buffer, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slices([name, b": ", value, b"\r\n"]);
 }
 
 /// The elements of a comma-separated list, empty ones skipped (RFC 9110 section 5.6.1).

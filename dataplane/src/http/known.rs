@@ -1,5 +1,10 @@
 //! The header fields that have rules: of the protocol, of the service, of the gateway.
 
+use std::array;
+use std::sync::LazyLock;
+
+use http::HeaderName;
+
 /// A header field that has a rule. Fields are told apart once, when a head is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -147,20 +152,23 @@ impl Known {
         }
     }
 
-    /// Tells a field by its name, in any case. Length and first letter leave at most three candidates.
+    /// The field's name in an HTTP/2 message.
+    pub fn header_name(self) -> HeaderName {
+        HEADER_NAMES[self as usize].clone()
+    }
+
+    /// Tells a field by its name, in any case. One slot of a table that is without collisions can hold it.
     pub fn from_name(name: &[u8]) -> Option<Known> {
-        let first = *name.first()? | 0x20;
-        let bucket = BUCKETS.get(name.len())?;
-        let candidates = &bucket.0[..bucket.1];
-        candidates
-            .iter()
-            .copied()
-            .find(|known| known.name().as_bytes()[0] | 0x20 == first && known.is(name))
+        if name.is_empty() || name.len() > LONGEST {
+            return None;
+        }
+        let slot = &SLOTS[slot_of(name)];
+        slot.matches(name).then_some(slot.known)
     }
 
     /// Whether `name` is this field's, in any case.
     pub fn is(self, name: &[u8]) -> bool {
-        self.name().as_bytes().eq_ignore_ascii_case(name)
+        Known::from_name(name) == Some(self)
     }
 
     /// Whether the field speaks of one connection only and is never passed on (RFC 9110 section 7.6.1).
@@ -181,22 +189,94 @@ impl Known {
     }
 }
 
-const LONGEST: usize = 25;
-const PER_LENGTH: usize = 8;
+/// The length of the longest name.
+const LONGEST: usize = 24;
 
-/// The fields by the length of their names.
-static BUCKETS: [([Known; PER_LENGTH], usize); LONGEST] = buckets();
+/// A name as it is compared: eight bytes at a time.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    known: Known,
+    /// 0 where no name has this slot.
+    length: usize,
+    /// In lower case.
+    name: [u8; LONGEST],
+    /// 0x20 for each letter: the bit in which its two cases differ.
+    case: [u8; LONGEST],
+}
 
-const fn buckets() -> [([Known; PER_LENGTH], usize); LONGEST] {
-    let mut table = [([Known::Accept; PER_LENGTH], 0); LONGEST];
+const SLOT_COUNT: usize = 128;
+
+/// The names as HTTP/2 has them: cloning one that is static copies a few words.
+static HEADER_NAMES: LazyLock<[HeaderName; COUNT]> = LazyLock::new(|| {
+    array::from_fn(|at| {
+        let slot = &SLOTS[slot_of(Known::ALL[at].name().as_bytes())];
+        HeaderName::from_static(std::str::from_utf8(&slot.name[..slot.length]).unwrap_or_default())
+    })
+});
+
+/// The fields, each where its name says.
+static SLOTS: [Slot; SLOT_COUNT] = slots();
+
+/// Where a name stands if it is known. The factors were searched for; `slots` checks that no two names meet.
+const fn slot_of(name: &[u8]) -> usize {
+    let length = name.len();
+    let first = (name[0] | 0x20) as usize;
+    let middle = (name[length / 2] | 0x20) as usize;
+    let last = (name[length - 1] | 0x20) as usize;
+    (length * 19 + first * 58 + last * 13 + middle * 15) % SLOT_COUNT
+}
+
+const fn slots() -> [Slot; SLOT_COUNT] {
+    let mut table = [Slot {
+        known: Known::Accept,
+        length: 0,
+        name: [0; LONGEST],
+        case: [0; LONGEST],
+    }; SLOT_COUNT];
     let mut at = 0;
     while at < Known::ALL.len() {
-        let bucket = &mut table[Known::ALL[at].name().len()];
-        bucket.0[bucket.1] = Known::ALL[at];
-        bucket.1 += 1;
+        let known = Known::ALL[at];
+        let name = known.name().as_bytes();
+        let slot = &mut table[slot_of(name)];
+        assert!(slot.length == 0, "two names in one slot");
+        slot.known = known;
+        slot.length = name.len();
+        let mut byte = 0;
+        while byte < name.len() {
+            slot.name[byte] = name[byte].to_ascii_lowercase();
+            slot.case[byte] = if name[byte].is_ascii_alphabetic() { 0x20 } else { 0 };
+            byte += 1;
+        }
         at += 1;
     }
     table
+}
+
+impl Slot {
+    #[inline]
+    fn matches(&self, name: &[u8]) -> bool {
+        let length = self.length;
+        if name.len() != length {
+            return false;
+        }
+        match length {
+            0..4 => (0..length).all(|at| (name[at] ^ self.name[at]) & !self.case[at] == 0),
+            4..8 => self.word::<4>(name, 0) & self.word::<4>(name, length - 4),
+            8..16 => self.word::<8>(name, 0) & self.word::<8>(name, length - 8),
+            _ => self.word::<8>(name, 0) & self.word::<8>(name, 8) & self.word::<8>(name, length - 8),
+        }
+    }
+
+    /// Whether the `N` bytes from `at` are those of the name.
+    #[inline]
+    fn word<const N: usize>(&self, name: &[u8], at: usize) -> bool {
+        let load = |bytes: &[u8]| {
+            let mut word = [0; 8];
+            word[..N].copy_from_slice(&bytes[at..at + N]);
+            u64::from_le_bytes(word)
+        };
+        (load(name) ^ load(&self.name)) & !load(&self.case) == 0
+    }
 }
 
 #[cfg(test)]
@@ -207,6 +287,7 @@ mod tests {
     fn every_field_is_told_by_its_name_in_any_case() {
         for (at, known) in Known::ALL.into_iter().enumerate() {
             assert_eq!(known as usize, at);
+            assert_eq!(known.header_name().as_str(), known.name().to_ascii_lowercase());
             assert_eq!(Known::from_name(known.name().as_bytes()), Some(known));
             assert_eq!(
                 Known::from_name(known.name().to_ascii_uppercase().as_bytes()),
@@ -225,6 +306,11 @@ mod tests {
             "Content_Length",
             "Content-Length ",
             "X-Amzn-Apigateway-Api-Idd",
+            // Differs from a known name in the bit of the case alone, where the known name has no letter.
+            "Content\rLength",
+            "Content-MD\x15",
+            "Xost",
+            "Host\0",
         ] {
             assert_eq!(Known::from_name(other.as_bytes()), None, "{other}");
         }

@@ -23,6 +23,8 @@ pub struct RequestHead {
     pub(super) path: Span,
     pub(super) query: Option<Span>,
     pub(super) authority: Span,
+    /// Of the authority's host.
+    pub(super) host_length: u32,
     pub(super) version: Version,
     pub(super) framing: Framing,
     pub(super) keep_alive: bool,
@@ -75,7 +77,7 @@ impl RequestHead {
 
     /// The host without its port, in the spelling it was sent.
     pub fn host(&self) -> &[u8] {
-        split_port(self.authority()).0
+        &self.authority()[..self.host_length as usize]
     }
 
     /// The header fields.
@@ -180,7 +182,7 @@ fn read<'b>(
     let (absolute, path, query) = split_target(target)?;
     let host = host(&fields, version)?;
     // The absolute form wins (RFC 9112 section 3.2.2); Host must be there and valid all the same.
-    let authority = absolute.unwrap_or(host);
+    let (authority, host_length) = absolute.unwrap_or(host);
     let (keep_alive, expects_continue) = (keep_alive(&fields, version), expectation(&fields, version)?);
     Ok(RequestHead {
         method: Span::of(method, bytes),
@@ -192,6 +194,7 @@ fn read<'b>(
         } else {
             Span::of(authority, bytes)
         },
+        host_length: host_length as u32,
         version,
         framing: framing(&fields, version)?,
         keep_alive,
@@ -214,7 +217,10 @@ fn names_a_version(bytes: &[u8]) -> bool {
         && matches!(last, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if is_version(*major, *minor))
 }
 
-type Target<'t> = (Option<&'t [u8]>, &'t [u8], Option<&'t [u8]>);
+/// An authority, and the length of its host.
+type Authority<'t> = (&'t [u8], usize);
+
+type Target<'t> = (Option<Authority<'t>>, &'t [u8], Option<&'t [u8]>);
 
 /// Authority, path and query of a request target in origin form, absolute form or `*`.
 fn split_target(target: &[u8]) -> Result<Target<'_>, RequestError> {
@@ -229,10 +235,8 @@ fn split_target(target: &[u8]) -> Result<Target<'_>, RequestError> {
                 .iter()
                 .position(|b| matches!(b, b'/' | b'?'))
                 .unwrap_or(rest.len());
-            if !is_authority(&rest[..end]) {
-                return Err(RequestError::Target);
-            }
-            (Some(&rest[..end]), &rest[end..])
+            let length = host_length(&rest[..end]).ok_or(RequestError::Target)?;
+            (Some((&rest[..end], length)), &rest[end..])
         }
     };
     match memchr::memchr2(b'?', b'#', rest) {
@@ -243,45 +247,50 @@ fn split_target(target: &[u8]) -> Result<Target<'_>, RequestError> {
 }
 
 /// The one value of Host (RFC 9112 section 3.2). HTTP/1.0 may come without.
-fn host(fields: &Fields, version: Version) -> Result<&[u8], RequestError> {
-    let mut values = fields.all(Known::Host);
-    match (values.next(), values.next()) {
-        (Some(value), None) if is_authority(value) => Ok(value),
-        (None, None) if version == Version::Http10 => Ok(b""),
+fn host(fields: &Fields, version: Version) -> Result<Authority<'_>, RequestError> {
+    match fields.get(Known::Host) {
+        Some(value) if !fields.is_repeated(Known::Host) => {
+            Ok((value, host_length(value).ok_or(RequestError::Host)?))
+        }
+        None if version == Version::Http10 => Ok((b"", 0)),
         _ => Err(RequestError::Host),
     }
 }
 
-/// A host name, IPv4 address or bracketed IPv6 address, with an optional port. User information is refused.
-pub(super) fn is_authority(value: &[u8]) -> bool {
-    let (host, port) = split_port(value);
-    let is_host = match host {
-        [b'[', inner @ .., b']'] => {
-            !inner.is_empty()
-                && inner
-                    .iter()
-                    .all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+/// The length of an authority's host: a name, an IPv4 address or a bracketed IPv6 address, which a port may follow.
+/// User information is refused.
+pub(super) fn host_length(authority: &[u8]) -> Option<usize> {
+    let length = match authority {
+        [b'[', inner @ ..] => {
+            let inner = inner
+                .iter()
+                .take_while(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
+            let length = inner.count();
+            (length > 0 && authority.get(length + 1) == Some(&b']')).then_some(length + 2)?
         }
         _ => {
-            !host.is_empty()
-                && host.len() <= 255
-                && host
-                    .iter()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+            let end = authority.iter().position(|b| !NAME[usize::from(*b)]);
+            let length = end.unwrap_or(authority.len());
+            (1..=255).contains(&length).then_some(length)?
         }
     };
-    let is_port = |port: &[u8]| port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
-    is_host && port.is_none_or(is_port)
-}
-
-/// Host and port. The colons of an IPv6 address stand within brackets.
-fn split_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let bracket = memchr::memrchr(b']', authority).unwrap_or(0);
-    match memchr::memchr(b':', &authority[bracket..]) {
-        Some(at) => (&authority[..bracket + at], Some(&authority[bracket + at + 1..])),
-        None => (authority, None),
+    match &authority[length..] {
+        [] => Some(length),
+        [b':', port @ ..] if port.len() <= 5 && port.iter().all(u8::is_ascii_digit) => Some(length),
+        _ => None,
     }
 }
+
+/// Bytes of a host's name.
+static NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'-' | b'.' | b'_');
+        byte += 1;
+    }
+    table
+};
 
 /// How the body ends (RFC 9112 section 6). Whatever two readers could take differently is refused.
 fn framing(fields: &Fields, version: Version) -> Result<Framing, RequestError> {
@@ -311,28 +320,30 @@ fn framing(fields: &Fields, version: Version) -> Result<Framing, RequestError> {
 }
 
 pub(super) fn content_length(fields: &Fields) -> Result<Option<u64>, RequestError> {
-    let mut values = fields.all(Known::ContentLength);
-    let Some(value) = values.next() else {
+    let Some(value) = fields.get(Known::ContentLength) else {
         return Ok(None);
     };
-    match (parse_length(value), values.next()) {
-        (Some(length), None) => Ok(Some(length)),
+    match parse_length(value) {
+        Some(length) if !fields.is_repeated(Known::ContentLength) => Ok(Some(length)),
         _ => Err(RequestError::ContentLength),
     }
 }
 
 /// Digits only, below 2^63.
 pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let length: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
-    (length <= i64::MAX as u64).then_some(length)
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let length = value.iter().try_fold(0_u64, |length, byte| {
+        length.checked_mul(10)?.checked_add(digit(byte)?)
+    })?;
+    (!value.is_empty() && length <= i64::MAX as u64).then_some(length)
 }
 
 /// Whether the connection stays open: HTTP/1.1 unless `close`, HTTP/1.0 only with `keep-alive`.
 pub(super) fn keep_alive(fields: &Fields, version: Version) -> bool {
     let mut keep = version == Version::Http11;
+    if fields.get(Known::Connection).is_none() {
+        return keep;
+    }
     for option in fields.all(Known::Connection).flat_map(list) {
         if option.eq_ignore_ascii_case(b"close") {
             return false;

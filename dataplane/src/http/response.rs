@@ -23,13 +23,19 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
-    /// Reads a complete head, as delimited by the scanner. `to_head` says that the request was a HEAD, whose
-    /// response has no body whatever its fields say.
-    pub fn parse(bytes: Chunk, to_head: bool, limits: &HeadLimits) -> Result<Self, ResponseError> {
+    /// Reads a complete head, as delimited by the scanner. `bare_lf`: a line of it ends in LF alone, so that none is
+    /// passed on as it came. `to_head` says that the request was a HEAD, whose response has no body whatever its fields
+    /// say.
+    pub fn parse(
+        bytes: Chunk,
+        bare_lf: bool,
+        to_head: bool,
+        limits: &HeadLimits,
+    ) -> Result<Self, ResponseError> {
         if limits.fields <= SMALL_TABLE {
-            read_within::<SMALL_TABLE>(&bytes, to_head, limits)
+            read_within::<SMALL_TABLE>(&bytes, bare_lf, to_head, limits)
         } else {
-            read_within::<FIELDS_MAX>(&bytes, to_head, limits)
+            read_within::<FIELDS_MAX>(&bytes, bare_lf, to_head, limits)
         }
     }
 
@@ -74,14 +80,22 @@ impl ResponseHead {
 #[inline(never)]
 fn read_within<const N: usize>(
     bytes: &Chunk,
+    bare_lf: bool,
     to_head: bool,
     limits: &HeadLimits,
 ) -> Result<ResponseHead, ResponseError> {
-    read(bytes, to_head, limits, &mut [const { MaybeUninit::uninit() }; N])
+    read(
+        bytes,
+        bare_lf,
+        to_head,
+        limits,
+        &mut [const { MaybeUninit::uninit() }; N],
+    )
 }
 
 fn read<'b>(
     bytes: &'b Chunk,
+    bare_lf: bool,
     to_head: bool,
     limits: &HeadLimits,
     table: &mut [MaybeUninit<httparse::Header<'b>>],
@@ -108,14 +122,7 @@ fn read<'b>(
         Version::Http11
     };
     let blank = if bytes.ends_with(b"\r\n") { 2 } else { 1 };
-    // A line that ends in LF alone is read, but never passed on as it is.
-    let lines_are_strict = memchr::memchr_iter(b'\n', bytes).all(|at| at > 0 && bytes[at - 1] == b'\r');
-    let fields = Fields::from_parsed(
-        bytes.clone(),
-        bytes.len() - blank,
-        lines_are_strict,
-        parsed.headers,
-    );
+    let fields = Fields::from_parsed(bytes.clone(), bytes.len() - blank, !bare_lf, parsed.headers);
     let framing = framing(&fields, status, version, to_head)?;
     Ok(ResponseHead {
         status,
@@ -170,9 +177,11 @@ mod tests {
     use super::*;
 
     fn parse_for(text: &str, to_head: bool) -> Result<ResponseHead, ResponseError> {
-        let scanned = Scanner::new().advance(text.as_bytes(), &LIMITS, false).unwrap();
+        let mut scanner = Scanner::new();
+        let scanned = scanner.advance(text.as_bytes(), &LIMITS, false).unwrap();
         let end = scanned.ok_or(ResponseError::Malformed)?;
-        ResponseHead::parse(Chunk::copy_from_slice(&text.as_bytes()[..end]), to_head, &LIMITS)
+        let bytes = Chunk::copy_from_slice(&text.as_bytes()[..end]);
+        ResponseHead::parse(bytes, scanner.saw_bare_lf(), to_head, &LIMITS)
     }
 
     fn parse(text: &str) -> Result<ResponseHead, ResponseError> {

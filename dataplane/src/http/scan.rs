@@ -54,6 +54,7 @@ pub struct Scanner {
     seen: usize,
     line_start: usize,
     lines: usize,
+    bare_lf: bool,
 }
 
 /// What the scanner refuses.
@@ -88,6 +89,46 @@ impl Scanner {
         self.seen > self.line_start || self.lines > 0
     }
 
+    /// Whether a line so far has ended in LF alone.
+    pub fn saw_bare_lf(&self) -> bool {
+        self.bare_lf
+    }
+
+    /// Takes in the end of a line at `at`; the head's length if it is the last.
+    #[inline]
+    fn end_line(
+        &mut self,
+        bytes: &[u8],
+        at: usize,
+        limits: &HeadLimits,
+        strict: bool,
+    ) -> Result<Option<usize>, ScanError> {
+        let has_cr = at > self.line_start && bytes[at - 1] == b'\r';
+        if strict && !has_cr {
+            return Err(ScanError::BareLf);
+        }
+        self.bare_lf |= !has_cr;
+        let len = at - usize::from(has_cr) - self.line_start;
+        self.seen = at + 1;
+        self.line_start = at + 1;
+        if len == 0 && self.lines > 0 {
+            return if at < limits.head {
+                Ok(Some(at + 1))
+            } else {
+                Err(ScanError::Head)
+            };
+        }
+        // A blank line before the first is skipped (RFC 9112 section 2.2), but counts towards the whole.
+        self.lines += usize::from(len > 0);
+        if self.lines == 1 && len > limits.line {
+            return Err(ScanError::Line);
+        }
+        if self.lines > limits.fields + 1 || at >= limits.head {
+            return Err(ScanError::Head);
+        }
+        Ok(None)
+    }
+
     /// Given all bytes so far, the length of the head if it is complete, its blank line included. Call with the
     /// same bytes and more until it is. `strict` refuses LF without CR; a backend's response may have it.
     pub fn advance(
@@ -96,29 +137,25 @@ impl Scanner {
         limits: &HeadLimits,
         strict: bool,
     ) -> Result<Option<usize>, ScanError> {
-        while let Some(found) = memchr::memchr(b'\n', &bytes[self.seen..]) {
-            let at = self.seen + found;
-            let has_cr = at > self.line_start && bytes[at - 1] == b'\r';
-            if strict && !has_cr {
-                return Err(ScanError::BareLf);
+        // Eight bytes at a time: lines are too short for a search that makes ready for long ones.
+        let (words, rest) = bytes[self.seen..].as_chunks();
+        let mut base = self.seen;
+        for word in words {
+            let mut found = line_feeds(*word);
+            while found != 0 {
+                let at = base + found.trailing_zeros() as usize / 8;
+                found &= found - 1;
+                if let Some(length) = self.end_line(bytes, at, limits, strict)? {
+                    return Ok(Some(length));
+                }
             }
-            let len = at - usize::from(has_cr) - self.line_start;
-            self.seen = at + 1;
-            self.line_start = at + 1;
-            if len == 0 && self.lines > 0 {
-                return if at < limits.head {
-                    Ok(Some(at + 1))
-                } else {
-                    Err(ScanError::Head)
-                };
-            }
-            // A blank line before the first is skipped (RFC 9112 section 2.2), but counts towards the whole.
-            self.lines += usize::from(len > 0);
-            if self.lines == 1 && len > limits.line {
-                return Err(ScanError::Line);
-            }
-            if self.lines > limits.fields + 1 || at >= limits.head {
-                return Err(ScanError::Head);
+            base += word.len();
+        }
+        for (at, byte) in rest.iter().enumerate() {
+            if *byte == b'\n'
+                && let Some(length) = self.end_line(bytes, base + at, limits, strict)?
+            {
+                return Ok(Some(length));
             }
         }
         self.seen = bytes.len();
@@ -130,6 +167,15 @@ impl Scanner {
         }
         Ok(None)
     }
+}
+
+/// The high bit of each byte that is LF.
+#[inline]
+fn line_feeds(word: [u8; 8]) -> u64 {
+    const LF: u64 = u64::from_le_bytes([b'\n'; 8]);
+    const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
+    let word = u64::from_le_bytes(word) ^ LF;
+    !(((word & LOW) + LOW) | word | LOW)
 }
 
 #[cfg(test)]

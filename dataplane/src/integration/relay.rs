@@ -358,8 +358,9 @@ impl Received {
             if bytes.is_empty() {
                 self.bytes = None;
             }
-            self.scanner = Scanner::new();
-            let head = ResponseHead::parse(head, self.to_head, limits).map_err(|_| Broken::Invalid)?;
+            let bare_lf = std::mem::take(&mut self.scanner).saw_bare_lf();
+            let head =
+                ResponseHead::parse(head, bare_lf, self.to_head, limits).map_err(|_| Broken::Invalid)?;
             if !head.is_informational() {
                 return match head.status() {
                     101 => Err(Broken::Upgrade),

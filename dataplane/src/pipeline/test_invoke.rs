@@ -288,7 +288,7 @@ async fn receive(
         if let Some(length) = found.map_err(|_| "the answer's head is over the bound of heads")? {
             let head = input.split_to(length);
             let to_head = probe.method == "HEAD";
-            break ResponseHead::parse(head, to_head, &limits)
+            break ResponseHead::parse(head, scanner.saw_bare_lf(), to_head, &limits)
                 .map_err(|error| format!("the answer cannot be read: {error}"))?;
         }
     };

@@ -153,10 +153,10 @@ impl Routes {
 /// Splits `{api}.execute-api[.{region}].{suffix}` into the API's id and the region, if there is one.
 fn split_host<'h>(host: &'h [u8], suffixes: &[String]) -> Option<(&'h [u8], Option<&'h [u8]>)> {
     const SERVICE: &[u8] = b"execute-api.";
-    let dot = memchr::memchr(b'.', host)?;
+    let dot = host.iter().position(|b| *b == b'.')?;
     let (id, rest) = (&host[..dot], &host[dot + 1..]);
     let service = rest.get(..SERVICE.len())?;
-    if id.is_empty() || !service.eq_ignore_ascii_case(SERVICE) {
+    if id.is_empty() || !is_same(service, SERVICE) {
         return None;
     }
     let rest = &rest[SERVICE.len()..];
@@ -165,7 +165,7 @@ fn split_host<'h>(host: &'h [u8], suffixes: &[String]) -> Option<(&'h [u8], Opti
         let Some(at) = rest.len().checked_sub(suffix.len()) else {
             continue;
         };
-        if !rest[at..].eq_ignore_ascii_case(suffix) {
+        if !is_same(&rest[at..], suffix) {
             continue;
         }
         if at == 0 {
@@ -181,6 +181,11 @@ fn split_host<'h>(host: &'h [u8], suffixes: &[String]) -> Option<(&'h [u8], Opti
         }
     }
     None
+}
+
+/// Whether two names are one, whatever their case. Nearly always they are spelt alike.
+fn is_same(name: &[u8], other: &[u8]) -> bool {
+    name == other || name.eq_ignore_ascii_case(other)
 }
 
 #[cfg(test)]
