@@ -12,7 +12,7 @@ use super::body::Framing;
 use super::error::RequestError;
 use super::fields::{Fields, Line};
 use super::known::Known;
-use super::request::{RequestHead, Span, content_length, expectation, is_authority};
+use super::request::{RequestHead, Span, content_length, expectation, host_length};
 use super::scan::HeadLimits;
 
 impl RequestHead {
@@ -37,7 +37,7 @@ impl RequestHead {
         if method.len() + target.len() + " HTTP/1.1 ".len() > limits.line {
             return Err(RequestError::LineTooLong);
         }
-        let authority = authority(parts)?;
+        let (authority, host_length) = authority(parts)?;
 
         let mut text = Text::new(limits);
         let method_at = text.push(method.as_bytes());
@@ -83,6 +83,7 @@ impl RequestHead {
             path: Span(target_at.0, path_end),
             query: query.map(|_| Span(path_end + 1, target_at.1)),
             authority,
+            host_length: host_length as u32,
             version: Version::Http2,
             framing,
             keep_alive: true,
@@ -93,8 +94,9 @@ impl RequestHead {
     }
 }
 
-/// The one authority: of `:authority`, of `host`, or of both where they agree (decision D12, RFC 9113 section 8.3.1).
-fn authority(parts: &Parts) -> Result<&str, RequestError> {
+/// The one authority: of `:authority`, of `host`, or of both where they agree (decision D12, RFC 9113 section 8.3.1);
+/// and the length of its host.
+fn authority(parts: &Parts) -> Result<(&str, usize), RequestError> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (None, _) => None,
@@ -109,11 +111,8 @@ fn authority(parts: &Parts) -> Result<&str, RequestError> {
         (None, Some(host)) => host,
         (None, None) => return Err(RequestError::Host),
     };
-    if is_authority(authority.as_bytes()) {
-        Ok(authority)
-    } else {
-        Err(RequestError::Host)
-    }
+    let length = host_length(authority.as_bytes()).ok_or(RequestError::Host)?;
+    Ok((authority, length))
 }
 
 /// A head that is being written down.

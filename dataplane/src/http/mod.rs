@@ -35,8 +35,8 @@ pub use known::Known;
 pub use request::RequestHead;
 pub use response::ResponseHead;
 pub use scan::{HeadLimits, Scanner};
-pub use write::HeadWriter;
 pub(crate) use write::decimal;
+pub use write::{Compression, HeadWriter};
 
 /// The version of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,12 +12,21 @@ pub struct HeadWriter<'b> {
     out: Out<'b>,
 }
 
+/// What the compression of an HTTP/2 message (RFC 7541) is to do with values that no other message has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Put them into its table, for the sake of their names.
+    Introduce,
+    /// Keep them out of its table, where they would only push out what comes again.
+    Spare,
+}
+
 #[derive(Debug)]
 enum Out<'b> {
     /// HTTP/1.
     Text(&'b mut Buffer),
     /// HTTP/2, which has no fields that speak of one connection.
-    Fields(&'b mut HeaderMap),
+    Fields(&'b mut HeaderMap, Compression),
 }
 
 impl<'b> HeadWriter<'b> {
@@ -27,8 +36,7 @@ impl<'b> HeadWriter<'b> {
         method: &[u8],
         path_and_query: impl IntoIterator<Item = &'p [u8]>,
     ) -> Self {
-        out.extend_from_slice(method);
-        out.put_u8(b' ');
+        out.extend_from_slices([method, b" "]);
         for piece in path_and_query {
             out.extend_from_slice(piece);
         }
@@ -42,22 +50,31 @@ impl<'b> HeadWriter<'b> {
     }
 
     /// Writes the fields of an HTTP/2 message.
-    pub fn fields(out: &'b mut HeaderMap) -> Self {
+    pub fn fields(out: &'b mut HeaderMap, compression: Compression) -> Self {
         HeadWriter {
-            out: Out::Fields(out),
+            out: Out::Fields(out, compression),
         }
     }
 
     /// Begins a response with its status line.
     pub fn response(out: &'b mut Buffer, status: u16) -> Self {
         debug_assert!((100..1000).contains(&status));
-        out.extend_from_slice(b"HTTP/1.1 ");
-        let mut digits = [0; 20];
-        out.extend_from_slice(decimal(status.into(), &mut digits));
-        out.put_u8(b' ');
-        out.extend_from_slice(reason(status).as_bytes());
-        out.extend_from_slice(b"\r\n");
+        if status == 200 {
+            out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        } else {
+            let mut digits = [0; 20];
+            let digits = decimal(status.into(), &mut digits);
+            out.extend_from_slices([b"HTTP/1.1 ", digits, b" ", reason(status).as_bytes(), b"\r\n"]);
+        }
         HeadWriter { out: Out::Text(out) }
+    }
+
+    /// The head as text, to be written to; `None` for an HTTP/2 message.
+    pub fn as_text(&mut self) -> Option<&mut Buffer> {
+        match &mut self.out {
+            Out::Text(out) => Some(out),
+            Out::Fields(..) => None,
+        }
     }
 
     /// One field.
@@ -65,7 +82,31 @@ impl<'b> HeadWriter<'b> {
         debug_assert!(tidegate_plan::header::is_value(value));
         match &mut self.out {
             Out::Text(out) => write_field(out, name, value),
-            Out::Fields(out) => put(out, Known::from_name(name), name, value),
+            Out::Fields(out, _) => put(out, Known::from_name(name), name, value),
+        }
+        self
+    }
+
+    /// One field of a known name.
+    pub fn known(&mut self, name: Known, value: &[u8]) -> &mut Self {
+        debug_assert!(tidegate_plan::header::is_value(value));
+        match &mut self.out {
+            Out::Text(out) => write_field(out, name.name().as_bytes(), value),
+            Out::Fields(out, _) => put(out, Some(name), b"", value),
+        }
+        self
+    }
+
+    /// One field of a known name whose value no other message has (see [`Compression`]).
+    pub fn unique(&mut self, name: Known, value: &[u8]) -> &mut Self {
+        match &mut self.out {
+            Out::Text(out) => write_field(out, name.name().as_bytes(), value),
+            Out::Fields(out, compression) => {
+                if let Ok(mut value) = HeaderValue::from_bytes(value) {
+                    value.set_sensitive(*compression == Compression::Spare);
+                    out.append(name.header_name(), value);
+                }
+            }
         }
         self
     }
@@ -74,7 +115,7 @@ impl<'b> HeadWriter<'b> {
     pub fn joined<'v>(&mut self, name: &[u8], pieces: impl IntoIterator<Item = &'v [u8]>) -> &mut Self {
         let out = match &mut self.out {
             Out::Text(out) => out,
-            Out::Fields(out) => {
+            Out::Fields(out, _) => {
                 let value = pieces.into_iter().fold(Vec::new(), |mut value, piece| {
                     value.extend_from_slice(piece);
                     value
@@ -83,8 +124,7 @@ impl<'b> HeadWriter<'b> {
                 return self;
             }
         };
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
+        out.extend_from_slices([name, b": "]);
         for piece in pieces {
             debug_assert!(tidegate_plan::header::is_value(piece));
             out.extend_from_slice(piece);
@@ -100,21 +140,21 @@ impl<'b> HeadWriter<'b> {
                 out.extend_from_slice(prefix);
                 self.field(name, value)
             }
-            Out::Fields(_) => self.field(&[prefix, name].concat(), value),
+            Out::Fields(..) => self.field(&[prefix, name].concat(), value),
         }
     }
 
     /// One field with a number.
-    pub fn number(&mut self, name: &[u8], value: u64) -> &mut Self {
+    pub fn number(&mut self, name: Known, value: u64) -> &mut Self {
         let mut digits = [0; 20];
-        self.field(name, decimal(value, &mut digits))
+        self.known(name, decimal(value, &mut digits))
     }
 
     /// The fields of another head for which `keep` answers yes, as they came.
     pub fn kept(&mut self, fields: &Fields, mut keep: impl FnMut(FieldRef<'_>) -> bool) -> &mut Self {
         match &mut self.out {
             Out::Text(out) => fields.write_kept(out, keep),
-            Out::Fields(out) => {
+            Out::Fields(out, _) => {
                 for field in fields.iter() {
                     if keep(field) {
                         put(out, field.known, field.name, field.value);
@@ -133,8 +173,8 @@ impl<'b> HeadWriter<'b> {
     }
 }
 
-/// Adds a field to an HTTP/2 message, unless it speaks of one HTTP/1 connection only: such a field makes the message
-/// malformed (RFC 9113 section 8.2.2).
+/// Adds a field to an HTTP/2 message, under the name of `known` or else under `name`. Not one that speaks of one HTTP/1
+/// connection only: such a field makes the message malformed (RFC 9113 section 8.2.2).
 fn put(out: &mut HeaderMap, known: Option<Known>, name: &[u8], value: &[u8]) {
     if matches!(
         known,
@@ -150,8 +190,12 @@ fn put(out: &mut HeaderMap, known: Option<Known>, name: &[u8], value: &[u8]) {
     ) {
         return;
     }
+    let name = match known {
+        Some(known) => Ok(known.header_name()),
+        None => HeaderName::from_bytes(name),
+    };
     // Heads that were received and settings that were checked hold nothing that these refuse.
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
         out.append(name, value);
     }
 }
@@ -243,7 +287,7 @@ mod tests {
             .field(b"Host", b"backend")
             .kept(head.fields(), |field| field.name != b"Host");
         writer
-            .number(b"Content-Length", 1_234_567)
+            .number(Known::ContentLength, 1_234_567)
             .prefixed(b"x-amzn-Remapped-", b"Date", b"d");
         writer.end();
         let expected = "PUT /b?c HTTP/1.1\r\nHost: backend\r\nAccept: */*\r\nX: y\r\n\
@@ -263,28 +307,35 @@ mod tests {
     fn an_http2_message_has_lower_case_names_and_no_connection() {
         let head = parse("GET / HTTP/1.1\r\nHost: a\r\nX-A: 1\r\nx-a: 2\r\nKeep-Alive: 5\r\n\r\n").unwrap();
         let mut fields = HeaderMap::new();
-        let mut writer = HeadWriter::fields(&mut fields);
+        let mut writer = HeadWriter::fields(&mut fields, Compression::Spare);
         writer
             .field(b"Connection", b"close")
             .field(b"Transfer-Encoding", b"chunked")
-            .number(b"Content-Length", 7)
+            .number(Known::ContentLength, 7)
             .prefixed(b"x-amzn-Remapped-", b"Date", b"d")
             .joined(b"X-J", [b"j".as_slice(), b"k"])
+            .known(Known::TransferEncoding, b"chunked")
+            .known(Known::ContentType, b"text/plain")
+            .unique(Known::XAmznRequestId, b"id")
             .kept(head.fields(), |_| true);
         writer.end();
         let written: Vec<_> = fields
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();
-        let expected: [(&str, &[u8]); 6] = [
+        let expected: [(&str, &[u8]); 8] = [
             ("content-length", b"7"),
             ("x-amzn-remapped-date", b"d"),
             ("x-j", b"jk"),
+            ("content-type", b"text/plain"),
+            ("x-amzn-requestid", b"id"),
             ("host", b"a"),
             ("x-a", b"1"),
             ("x-a", b"2"),
         ];
         assert_eq!(written, expected);
+        let kept_out = |name| fields.get(name).is_some_and(HeaderValue::is_sensitive);
+        assert!(kept_out("x-amzn-requestid") && !kept_out("content-type"));
     }
 
     proptest! {

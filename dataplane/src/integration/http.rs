@@ -130,21 +130,12 @@ async fn attempt(
     let idempotent = !matches!(request::method(x, backend), "POST" | "PATCH");
     let mut upload = Upload::new(head, framing, shard.bounds.retry_hold);
     let to_head = request::method(x, backend) == "HEAD";
-    let mut fresh = false;
+    // A second attempt is on a new connection.
+    let mut idle = upstream.checkout_idle(!idempotent);
     loop {
-        let checkout = upstream.checkout(&shard.upstreams.helpers, fresh, !idempotent);
-        let mut connection = match relay::connect(client, deadline, checkout).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                shard.counters().upstream_connect_failures.add(1);
-                tracing::debug!(target = %upstream.authority, %error, "no connection to the backend");
-                if matches!(error, ConnectError::Crowded) {
-                    return Err(Ended::Crowded);
-                }
-                return Err(Ended::Failure(Failure::UNREACHABLE));
-            }
-            Err(Broken::Gone(gone)) => return Err(Ended::Gone(gone)),
-            Err(_) => return Err(Ended::Failure(Failure::TIMED_OUT)),
+        let mut connection = match idle.take() {
+            Some(connection) => connection,
+            None => connect(client, upstream, deadline).await?,
         };
         if !connection.reused {
             shard.counters().upstream_connects.add(1);
@@ -162,10 +153,33 @@ async fn attempt(
                 if !(idempotent && upload.rewind() && upstream.may_retry()) {
                     return Err(Ended::Failure(Failure::UNREACHABLE));
                 }
-                fresh = true;
             }
             Err(Broken::Closed { .. }) => return Err(Ended::Failure(Failure::UNREACHABLE)),
         }
+    }
+}
+
+/// Gets a connection that has carried no request, or that comes free.
+async fn connect(
+    client: &mut Client,
+    upstream: &Rc<Upstream>,
+    deadline: Instant,
+) -> Result<Box<Connection>, Ended> {
+    let shard = Rc::clone(&client.shard);
+    // Boxed, as it is rare and large, and every request's state would hold it.
+    let checkout = Box::pin(upstream.checkout(&shard.upstreams.helpers));
+    match relay::connect(client, deadline, checkout).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => {
+            shard.counters().upstream_connect_failures.add(1);
+            tracing::debug!(target = %upstream.authority, %error, "no connection to the backend");
+            if matches!(error, ConnectError::Crowded) {
+                return Err(Ended::Crowded);
+            }
+            Err(Ended::Failure(Failure::UNREACHABLE))
+        }
+        Err(Broken::Gone(gone)) => Err(Ended::Gone(gone)),
+        Err(_) => Err(Ended::Failure(Failure::TIMED_OUT)),
     }
 }
 
@@ -231,7 +245,7 @@ async fn respond(
 
     let mut decoder = Decoder::new(framing, &shard.limits);
     let small = rest.as_ref().map_or(0, |rest| rest.len().min(SMALL));
-    let mut response = client.response(status, HEAD_ROOM + 1024 + small);
+    let mut response = client.response(status, HEAD_ROOM + 1024 + small, head.fields().len());
     write_head(
         x,
         client,
@@ -362,31 +376,31 @@ fn write_head(
             }
             // OBV-240.
             let trace = shard.ids.trace_id(shard.clock.epoch(x.received).as_secs());
-            writer.field(b"X-Amzn-Trace-Id", &trace);
+            writer.unique(Known::XAmznTraceId, &trace);
             if !typed && let Some(media_type) = head.fields().get(Known::ContentType) {
                 typed = true;
-                writer.field(b"Content-Type", media_type);
+                writer.known(Known::ContentType, media_type);
             }
         }
     }
     if !typed && status != 204 && status != 304 {
         // QUO-122.
-        writer.field(b"Content-Type", b"application/json");
+        writer.known(Known::ContentType, b"application/json");
     }
     match delivery {
         Delivery::Length(length) => {
-            writer.number(b"Content-Length", length);
+            writer.number(Known::ContentLength, length);
         }
         Delivery::Streamed => {
-            writer.field(b"Transfer-Encoding", b"chunked");
+            writer.known(Known::TransferEncoding, b"chunked");
         }
         Delivery::Close => {}
         // RFC 9110 section 8.6: a HEAD's answer tells the length that a GET's would have.
         Delivery::None => {
             if let Some(length) = head.fields().get(Known::ContentLength).filter(|_| status != 204) {
-                writer.field(b"Content-Length", length);
+                writer.known(Known::ContentLength, length);
             } else if x.is_head() && status != 204 && status != 304 {
-                writer.field(b"Transfer-Encoding", b"chunked");
+                writer.known(Known::TransferEncoding, b"chunked");
             }
         }
     }

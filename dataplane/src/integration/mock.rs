@@ -6,6 +6,7 @@ use std::task::Poll;
 use tidegate_plan::integration::Mock;
 use tidegate_rt as rt;
 
+use crate::http::Known;
 use crate::pipeline::After;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::response::{HEAD_ROOM, own};
@@ -21,7 +22,7 @@ pub(super) async fn answer(x: &mut Exchange<'_>, client: &mut Client, mock: &Moc
     x.keep_alive &= read && !client.is_finished();
     let status = mock.status.code();
     let body = &*mock.body;
-    let mut response = client.response(status, HEAD_ROOM + body.len());
+    let mut response = client.response(status, HEAD_ROOM + body.len(), mock.headers.len());
     let mut head = response.head();
     own(
         &mut head,
@@ -37,8 +38,8 @@ pub(super) async fn answer(x: &mut Exchange<'_>, client: &mut Client, mock: &Moc
     }
     if !typed {
         // QUO-122.
-        head.field(
-            b"Content-Type",
+        head.known(
+            Known::ContentType,
             mock.content_type
                 .as_ref()
                 .map_or(b"application/json".as_slice(), |value| value.as_bytes()),
@@ -46,7 +47,7 @@ pub(super) async fn answer(x: &mut Exchange<'_>, client: &mut Client, mock: &Moc
     }
     let has_body = !matches!(status, 204 | 304);
     if has_body {
-        head.number(b"Content-Length", body.len() as u64);
+        head.number(Known::ContentLength, body.len() as u64);
     }
     let length = if has_body && !x.is_head() { body.len() } else { 0 };
     client.begin(response, Delivery::whole(length as u64));

@@ -161,7 +161,7 @@ fn fields(
             .any(|(one, _)| one.name().as_bytes().eq_ignore_ascii_case(name))
     };
     if !is_mapped(b"host") {
-        head.field(b"Host", upstream.authority.as_bytes());
+        head.known(Known::Host, upstream.authority.as_bytes());
     }
     let api = x
         .stage
@@ -180,15 +180,15 @@ fn fields(
         }
         Kind::Custom => {
             if !is_mapped(b"accept") {
-                head.field(b"Accept", b"application/json");
+                head.known(Known::Accept, b"application/json");
             }
             if !is_mapped(b"user-agent") {
                 head.joined(b"User-Agent", [b"AmazonAPIGateway_".as_slice(), api.as_bytes()]);
             }
             // OBV-236: a type only where there is a body.
             if framing != Framing::Empty && !is_mapped(b"content-type") {
-                head.field(
-                    b"Content-Type",
+                head.known(
+                    Known::ContentType,
                     received.get(Known::ContentType).unwrap_or(b"application/json"),
                 );
             }
@@ -201,37 +201,42 @@ fn fields(
         }
     }
     match received.get(Known::XAmznTraceId) {
-        Some(trace) if kind == Kind::Proxy => head.field(b"X-Amzn-Trace-Id", trace),
+        Some(trace) if kind == Kind::Proxy => head.known(Known::XAmznTraceId, trace),
         _ => {
             let shard = &client.shard;
-            head.field(
-                b"X-Amzn-Trace-Id",
+            head.known(
+                Known::XAmznTraceId,
                 &shard.ids.trace_id(shard.clock.epoch(x.received).as_secs()),
             )
         }
     };
-    head.field(b"X-Amzn-Apigateway-Api-Id", api.as_bytes());
+    head.known(Known::XAmznApigatewayApiId, api.as_bytes());
     match framing {
         // OBV-236, OBV-258: said even where there is none.
-        Framing::Empty => head.number(b"Content-Length", 0),
-        Framing::Length(length) => head.number(b"Content-Length", length),
-        Framing::Chunked | Framing::UntilClose => head.field(b"Transfer-Encoding", b"chunked"),
+        Framing::Empty => head.number(Known::ContentLength, 0),
+        Framing::Length(length) => head.number(Known::ContentLength, length),
+        Framing::Chunked | Framing::UntilClose => head.known(Known::TransferEncoding, b"chunked"),
     };
     head.end();
 }
 
 /// The peer is appended to the chain, which is never trusted (decision D18; OBV-238).
 fn forwarded(x: &Exchange<'_>, client: &Client, head: &mut HeadWriter<'_>) {
-    let mut parts: SmallVec<[&[u8]; 8]> = SmallVec::new();
-    for link in x.head.fields().all(Known::XForwardedFor) {
-        parts.push(link);
-        parts.push(b", ");
+    let received = x.head.fields();
+    if received.get(Known::XForwardedFor).is_none() {
+        head.known(Known::XForwardedFor, client.peer_text());
+    } else {
+        let mut parts: SmallVec<[&[u8]; 8]> = SmallVec::new();
+        for link in received.all(Known::XForwardedFor) {
+            parts.push(link);
+            parts.push(b", ");
+        }
+        parts.push(client.peer_text());
+        head.joined(b"X-Forwarded-For", parts);
     }
-    parts.push(client.peer_text());
-    head.joined(b"X-Forwarded-For", parts);
-    head.number(b"X-Forwarded-Port", u64::from(client.origin.port));
-    head.field(
-        b"X-Forwarded-Proto",
+    head.number(Known::XForwardedPort, u64::from(client.origin.port));
+    head.known(
+        Known::XForwardedProto,
         match client.origin.protocol {
             Protocol::Http => b"http".as_slice(),
             Protocol::Https => b"https",

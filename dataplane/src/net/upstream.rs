@@ -216,25 +216,19 @@ impl Upstream {
         self.distrusted.set(Some(rt::now() + self.limits.distrust));
     }
 
-    /// A connection: an idle one, else a new one, else the first that comes free. `fresh` asks for one that has carried
-    /// no request; `careful` for one that is known to be open at this moment, as the request cannot be sent twice.
+    /// An idle connection for a request's first attempt, if there is one. `careful` asks for one that is known to be
+    /// open at this moment, as the request cannot be sent twice.
+    pub fn checkout_idle(&self, careful: bool) -> Option<Box<Connection>> {
+        self.retries.credit();
+        let careful = careful || self.distrusted.get().is_some_and(|until| rt::now() < until);
+        self.take_idle(careful)
+    }
+
+    /// A new connection, or else the first that comes free.
     ///
     /// # Errors
     /// When none can be had in time.
-    pub async fn checkout(
-        &self,
-        helpers: &Helpers,
-        fresh: bool,
-        careful: bool,
-    ) -> Result<Box<Connection>, ConnectError> {
-        if !fresh {
-            // A second attempt is no second request.
-            self.retries.credit();
-            let careful = careful || self.distrusted.get().is_some_and(|until| rt::now() < until);
-            if let Some(connection) = self.take_idle(careful) {
-                return Ok(connection);
-            }
-        }
+    pub async fn checkout(&self, helpers: &Helpers) -> Result<Box<Connection>, ConnectError> {
         let permit = match self.endpoint.try_acquire() {
             Some(permit) => permit,
             None => match self.wait_for_permit(helpers).await? {

@@ -52,7 +52,11 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
         }
     };
     let now = rt::now();
-    let mut response = client.response(status, HEAD_ROOM + body.len());
+    let mut response = client.response(
+        status,
+        HEAD_ROOM + body.len(),
+        1 + content.map_or(0, |content| content.headers.len()),
+    );
     let mut head = response.head();
     own(
         &mut head,
@@ -68,9 +72,9 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
         head.field(name.as_str().as_bytes(), value.as_bytes());
     }
     if !typed {
-        head.field(b"Content-Type", media_type.as_bytes());
+        head.known(Known::ContentType, media_type.as_bytes());
     }
-    head.number(b"Content-Length", body.len() as u64);
+    head.number(Known::ContentLength, body.len() as u64);
     let length = if x.is_head() { 0 } else { body.len() as u64 };
     client.begin(response, Delivery::whole(length));
     if length > 0 {
@@ -92,7 +96,7 @@ pub fn refuse(client: &mut Client, failure: Failure) {
     let shard = &client.shard;
     let (before, after) = failure.default_body();
     let length = before.len() + failure.message.len() + after.len();
-    let mut response = client.response(failure.status, HEAD_ROOM);
+    let mut response = client.response(failure.status, HEAD_ROOM, 1);
     let mut head = response.head();
     own(
         &mut head,
@@ -102,8 +106,8 @@ pub fn refuse(client: &mut Client, failure: Failure) {
         &shard.ids.extended_id(),
     );
     head.field(b"x-amzn-ErrorType", failure.error_type.as_bytes())
-        .field(b"Content-Type", JSON.as_bytes());
-    head.number(b"Content-Length", length as u64);
+        .known(Known::ContentType, JSON.as_bytes());
+    head.number(Known::ContentLength, length as u64);
     client.begin(response, Delivery::whole(length as u64));
     for part in [before, failure.message, after] {
         client.part_from_slice(part.as_bytes());

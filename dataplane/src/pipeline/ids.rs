@@ -124,17 +124,48 @@ pub fn as_request_id(text: &[u8]) -> Option<RequestId> {
     fits.then_some(id)
 }
 
-/// The low digits of `value`, as many as `out` holds.
-fn hex(mut value: u64, out: &mut [u8]) {
-    for byte in out.iter_mut().rev() {
-        *byte = b"0123456789abcdef"[(value & 15) as usize];
-        value >>= 4;
+/// The low digits of `value`, as many as `out` holds: at most sixteen.
+#[inline]
+fn hex(value: u64, out: &mut [u8]) {
+    if out.len() > 8 {
+        let (high, low) = out.split_at_mut(out.len() - 8);
+        hex(value >> 32, high);
+        return hex(value, low);
     }
+    let digits = hex_digits(value as u32);
+    out.copy_from_slice(&digits[8 - out.len()..]);
+}
+
+/// Eight digits at once: each four bits into a byte of its own, then all of them to their letters.
+#[inline]
+fn hex_digits(value: u32) -> [u8; 8] {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let mut bytes = u64::from(value);
+    bytes = (bytes << 16 | bytes) & 0x0000_ffff_0000_ffff;
+    bytes = (bytes << 8 | bytes) & 0x00ff_00ff_00ff_00ff;
+    bytes = (bytes << 4 | bytes) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = ((bytes + 6 * ONES) >> 4) & ONES;
+    let digits = bytes + u64::from(b'0') * ONES + letters * u64::from(b'a' - b'0' - 10);
+    digits.to_be_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_hexadecimal() {
+        for value in [0, 1, 0x9a, 0x0123_4567_89ab_cdef, u64::MAX, 0xf0e1_d2c3_b4a5_9687] {
+            for length in [4, 8, 12, 16] {
+                let mut out = vec![0; length];
+                hex(value, &mut out);
+                assert_eq!(
+                    String::from_utf8(out).unwrap(),
+                    format!("{value:016x}")[16 - length..]
+                );
+            }
+        }
+    }
 
     /// OBV-194, OBS-038.
     #[test]

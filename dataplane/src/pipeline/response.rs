@@ -1,7 +1,7 @@
 //! What the heads of all responses have in common.
 
 use super::ids::{ExtendedId, RequestId};
-use crate::http::HeadWriter;
+use crate::http::{HeadWriter, Known};
 use crate::shard::clock::HttpDate;
 
 /// Room that the head of one of our own responses takes, headers of overrides aside.
@@ -15,8 +15,24 @@ pub fn own(
     id: &RequestId,
     extended: &ExtendedId,
 ) {
-    head.field(b"Date", date)
-        .field(b"Connection", if keep_alive { b"keep-alive" } else { b"close" })
-        .field(b"x-amzn-RequestId", id)
-        .field(b"x-amz-apigw-id", extended);
+    if let Some(out) = head.as_text() {
+        let connection: &[u8] = if keep_alive {
+            b"\r\nConnection: keep-alive\r\nx-amzn-RequestId: "
+        } else {
+            b"\r\nConnection: close\r\nx-amzn-RequestId: "
+        };
+        out.extend_from_slices([
+            b"Date: ",
+            date,
+            connection,
+            id,
+            b"\r\nx-amz-apigw-id: ",
+            extended,
+            b"\r\n",
+        ]);
+    } else {
+        head.known(Known::Date, date)
+            .unique(Known::XAmznRequestId, id)
+            .unique(Known::XAmzApigwId, extended);
+    }
 }

@@ -1,21 +1,20 @@
 //! A client, as the life of a request sees it. Which version of HTTP it speaks is decided below this line: the
 //! pipeline and the integrations ask for a body, write a response and watch for the client's end, and no more.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, StatusCode};
-use smallvec::SmallVec;
 use tidegate_rt as rt;
 use tidegate_rt::{Buffer, Chunk, Instant};
 
 use super::http1::Http1;
 use super::http2::Http2;
 use super::{Protocol, Shard};
-use crate::http::{Framing, HeadWriter, RequestHead};
+use crate::http::{Compression, Framing, HeadWriter, RequestHead};
 use crate::net::tls::Certificates;
 use crate::pipeline::After;
 use crate::pipeline::failure::Failure;
@@ -58,7 +57,7 @@ pub struct Client {
     /// Wakes the exchange when something takes too long.
     pub timer: rt::Timer,
     stall: Stall,
-    peer_text: SmallVec<[u8; 46]>,
+    peer_text: AddressText,
     wire: Wire,
 }
 
@@ -129,7 +128,11 @@ pub(super) enum ResponseHead {
     /// As text, with room for a small body behind it.
     Text(Buffer),
     /// As the fields of an HTTP/2 message.
-    Fields(StatusCode, HeaderMap),
+    Fields {
+        status: StatusCode,
+        fields: HeaderMap,
+        compression: Compression,
+    },
 }
 
 impl Response {
@@ -137,13 +140,27 @@ impl Response {
     pub fn head(&mut self) -> HeadWriter<'_> {
         match &mut self.0 {
             ResponseHead::Text(out) => HeadWriter::resume(out),
-            ResponseHead::Fields(_, fields) => HeadWriter::fields(fields),
+            ResponseHead::Fields {
+                fields, compression, ..
+            } => HeadWriter::fields(fields, *compression),
         }
     }
 }
 
 impl Client {
     pub(super) fn new(shard: Rc<Shard>, origin: Origin, identity: Option<Rc<Identity>>, wire: Wire) -> Self {
+        let peer_text = AddressText::of(origin.peer.ip());
+        Self::of_peer(shard, origin, peer_text, identity, wire)
+    }
+
+    /// A client whose address has been written down already.
+    pub(super) fn of_peer(
+        shard: Rc<Shard>,
+        origin: Origin,
+        peer_text: AddressText,
+        identity: Option<Rc<Identity>>,
+        wire: Wire,
+    ) -> Self {
         Self {
             origin,
             identity,
@@ -151,7 +168,7 @@ impl Client {
             framing: Framing::Empty,
             timer: rt::Timer::new(),
             stall: Stall::default(),
-            peer_text: origin.peer.ip().to_string().into_bytes().into(),
+            peer_text,
             wire,
             shard,
         }
@@ -159,7 +176,7 @@ impl Client {
 
     /// The peer's address as text.
     pub fn peer_text(&self) -> &[u8] {
-        &self.peer_text
+        self.peer_text.as_bytes()
     }
 
     /// The next request. Sends what is queued before it waits, so that the answers to pipelined requests that need no
@@ -268,19 +285,21 @@ impl Client {
 
     // === the response ===
 
-    /// Begins a response's head. `room`: bytes that its fields and a small body take.
-    pub fn response(&self, status: u16, room: usize) -> Response {
+    /// Begins a response's head. `room`: bytes that its fields and a small body take; `fields`: how many fields it has
+    /// beside those that every response has.
+    pub fn response(&self, status: u16, room: usize, fields: usize) -> Response {
         match &self.wire {
             Wire::Http1(_) => {
                 let mut out = Buffer::with_capacity(room);
                 HeadWriter::response(&mut out, status);
                 Response(ResponseHead::Text(out))
             }
-            Wire::Http2(_) => {
+            Wire::Http2(wire) => Response(ResponseHead::Fields {
                 // A status has three digits wherever it comes from.
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-                Response(ResponseHead::Fields(status, HeaderMap::with_capacity(FIELDS)))
-            }
+                status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
+                fields: HeaderMap::with_capacity(OWN_FIELDS + fields),
+                compression: wire.compression(),
+            }),
         }
     }
 
@@ -288,9 +307,11 @@ impl Client {
     pub fn begin(&mut self, response: Response, delivery: Delivery) {
         match (&mut self.wire, response.0) {
             (Wire::Http1(wire), ResponseHead::Text(out)) => wire.begin(out, delivery),
-            (Wire::Http2(wire), ResponseHead::Fields(status, fields)) => wire.begin(status, fields, delivery),
+            (Wire::Http2(wire), ResponseHead::Fields { status, fields, .. }) => {
+                wire.begin(status, fields, delivery);
+            }
             // A head is begun by the client that it goes to.
-            (Wire::Http1(_), ResponseHead::Fields(..)) | (Wire::Http2(_), ResponseHead::Text(_)) => {
+            (Wire::Http1(_), ResponseHead::Fields { .. }) | (Wire::Http2(_), ResponseHead::Text(_)) => {
                 debug_assert!(false, "a response of another client's");
             }
         }
@@ -393,5 +414,30 @@ impl Stall {
     }
 }
 
-/// Fields that the head of an HTTP/2 response has room for at first.
-const FIELDS: usize = 16;
+/// An address as text, made once for each connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AddressText {
+    text: [u8; ADDRESS_TEXT],
+    length: u8,
+}
+
+impl AddressText {
+    pub(super) fn of(address: IpAddr) -> Self {
+        let mut text = [0; ADDRESS_TEXT];
+        let mut rest = &mut text[..];
+        // The longest address fits.
+        let _ = write!(rest, "{address}");
+        let length = (ADDRESS_TEXT - rest.len()) as u8;
+        Self { text, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.length)]
+    }
+}
+
+/// The length of an IPv6 address that ends in an IPv4 one.
+const ADDRESS_TEXT: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
+
+/// Fields that every HTTP/2 response has, with one for its type and one for its length.
+const OWN_FIELDS: usize = 5;

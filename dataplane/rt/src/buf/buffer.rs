@@ -66,6 +66,26 @@ impl Buffer {
         unsafe { self.assume_written(bytes.len()) };
     }
 
+    /// Appends all `pieces`, one after the other, with one look at the room.
+    #[inline]
+    pub fn extend_from_slices<const N: usize>(&mut self, pieces: [&[u8]; N]) {
+        let total = pieces
+            .iter()
+            .fold(0_usize, |total, piece| total.saturating_add(piece.len()));
+        self.reserve(total);
+        let mut end = self.end();
+        for piece in pieces {
+            // SAFETY: `reserve` made room for all pieces in this buffer's own part of the payload, which no chunk shows,
+            // so it cannot overlap one of them; `end` is behind those that went before.
+            end = unsafe {
+                std::ptr::copy_nonoverlapping(piece.as_ptr(), end.as_ptr(), piece.len());
+                end.add(piece.len())
+            };
+        }
+        // SAFETY: just written.
+        unsafe { self.assume_written(total) };
+    }
+
     /// Appends one byte.
     pub fn put_u8(&mut self, byte: u8) {
         self.reserve(1);

@@ -23,7 +23,7 @@ pub use meter::Allowances;
 pub(super) use stream::Http2;
 
 use super::bounds::Http2Bounds;
-use super::client::{Client, Identity, Origin, Wire};
+use super::client::{AddressText, Client, Identity, Origin, Wire};
 use super::http1::linger;
 use super::{Registered, Shard, connection};
 use crate::net::io::Io;
@@ -49,6 +49,7 @@ pub(super) async fn run(
         pipe,
         shard,
         origin,
+        peer_text: AddressText::of(origin.peer.ip()),
         identity,
         open: Rc::default(),
         timer,
@@ -109,6 +110,7 @@ struct Driver {
     pipe: Pipe,
     shard: Rc<Shard>,
     origin: Origin,
+    peer_text: AddressText,
     identity: Option<Rc<Identity>>,
     open: Rc<Open>,
     timer: rt::Timer,
@@ -185,18 +187,20 @@ impl Driver {
         }
         shard.counters().http2_streams.add(1);
         let stream = Http2::new(request, respond, &bounds.request_head);
-        let client = Client::new(
+        let client = Client::of_peer(
             Rc::clone(shard),
             self.origin,
+            self.peer_text,
             self.identity.clone(),
             Wire::Http2(Box::new(stream)),
         );
         let guard = OpenStream::new(&self.open, shard);
         self.fresh = false;
-        drop(rt::spawn(async move {
+        // On the heap before it goes through the hands of the runtime.
+        drop(rt::spawn(Box::pin(async move {
             let _guard = guard;
             connection::serve(client).await;
-        }));
+        })));
     }
 
     /// Tells the client to go where the shard drains or the connection makes room for another.

@@ -12,10 +12,13 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use tidegate_rt as rt;
 use tidegate_rt::Chunk;
 
-use crate::http::{HeadLimits, RequestHead};
+use crate::http::{Compression, HeadLimits, RequestHead};
 use crate::pipeline::After;
 use crate::shard::Shard;
 use crate::shard::client::{Delivery, Gone, Next, Stall};
+
+/// Streams of a connection from one that introduces names to the compression to the next.
+const INTRODUCED_EVERY: u32 = 64;
 
 /// A stream that a client has opened.
 pub(in crate::shard) struct Http2 {
@@ -163,6 +166,19 @@ impl Http2 {
     }
 
     // === the response ===
+
+    /// Names get a place in the compression's table with the connection's first response, and every so often again, as
+    /// what else is put there pushes them out.
+    pub(in crate::shard) fn compression(&self) -> Compression {
+        let stream = self
+            .handles
+            .as_ref()
+            .map(|handles| u32::from(handles.respond.stream_id()) / 2);
+        match stream {
+            Some(number) if number % INTRODUCED_EVERY == 0 => Compression::Introduce,
+            _ => Compression::Spare,
+        }
+    }
 
     pub(in crate::shard) fn begin(&mut self, status: StatusCode, fields: HeaderMap, delivery: Delivery) {
         let Some(handles) = &mut self.handles else {

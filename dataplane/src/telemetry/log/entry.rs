@@ -46,8 +46,13 @@ impl FieldMask {
         self.0 |= 1 << text as u8;
     }
 
-    fn contains(self, text: Text) -> bool {
-        self.0 & 1 << text as u8 != 0
+    fn texts(self) -> impl Iterator<Item = Text> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let text = *TEXTS.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(text)
+        })
     }
 }
 
@@ -96,15 +101,13 @@ impl Encoder {
         let out = &mut self.buffer;
         out.clear();
         out.extend_from_slice(&head);
-        for text in TEXTS {
-            if mask.contains(text) {
-                let value = text_of(record, text);
-                let value = &value[..value.len().min(self.max_text)];
-                if !value.is_empty() {
-                    let [low, high] = (value.len() as u16).to_le_bytes();
-                    out.extend_from_slice(&[text as u8, low, high]);
-                    out.extend_from_slice(value);
-                }
+        for text in mask.texts() {
+            let value = text_of(record, text);
+            let value = &value[..value.len().min(self.max_text)];
+            if !value.is_empty() {
+                let [low, high] = (value.len() as u16).to_le_bytes();
+                out.extend_from_slice(&[text as u8, low, high]);
+                out.extend_from_slice(value);
             }
         }
         out

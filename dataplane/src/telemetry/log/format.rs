@@ -153,6 +153,11 @@ impl Format {
         for part in self.parts.iter() {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                // Made here, or checked to be of that form.
+                Part::Text(text @ (Text::RequestId | Text::ExtendedRequestId)) => match entry.text(*text) {
+                    [] => out.push(UNSET),
+                    id => out.extend_from_slice(id),
+                },
                 Part::Text(text) => self.value(entry.text(*text), out),
                 Part::DomainPrefix => {
                     let domain = entry.text(Text::DomainName);
@@ -188,7 +193,7 @@ impl Format {
     fn value(&self, value: &[u8], out: &mut Vec<u8>) {
         if value.is_empty() {
             out.push(UNSET);
-        } else if value.iter().all(|&byte| is_plain(byte)) {
+        } else if value.iter().all(|byte| PLAIN[usize::from(*byte)]) {
             out.extend_from_slice(value);
         } else {
             for chunk in value.utf8_chunks() {
@@ -285,10 +290,16 @@ fn escape(how: Escape, text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether a byte stands for itself in every format.
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&')
-}
+/// Bytes that stand for themselves in every format.
+static PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        table[byte as usize] = !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'&');
+        byte += 1;
+    }
+    table
+};
 
 fn number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(decimal(number, &mut [0; 20]));

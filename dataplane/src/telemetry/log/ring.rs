@@ -115,9 +115,9 @@ impl Consumer {
         let word = |position: u64| ring.words[(position & mask) as usize].load(Ordering::Relaxed);
         let len = word(self.tail) as usize;
         let words = len.div_ceil(8) as u64;
-        record.clear();
-        for offset in 1..=words {
-            record.extend_from_slice(&word(self.tail + offset).to_le_bytes());
+        record.resize(words as usize * 8, 0);
+        for (at, bytes) in (self.tail + 1..).zip(record.as_chunks_mut().0) {
+            *bytes = word(at).to_le_bytes();
         }
         record.truncate(len);
         self.tail += 1 + words;
