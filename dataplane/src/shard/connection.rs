@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -24,16 +25,28 @@ use crate::pipeline::test_invoke::Test;
 use crate::pipeline::{self, After};
 
 /// Serves a connection to its end.
-pub(super) async fn run(shard: Rc<Shard>, stream: rt::Stream, origin: Origin, _slot: Slot) {
-    // On the heap for as long as it lasts.
-    if let Some(client) = rt::apart(Box::pin(begin(shard, stream, origin))).await {
-        serve(client).await;
+pub(super) fn run(
+    shard: Rc<Shard>,
+    stream: rt::Stream,
+    origin: Origin,
+    slot: Slot,
+) -> impl Future<Output = ()> {
+    // Each on the heap for as long as it lasts: the task would have room for both at any time.
+    let begun = Box::pin(begin(shard, stream, origin));
+    async move {
+        let _slot = slot;
+        if let Some(served) = rt::apart(begun).await {
+            served.await;
+        }
     }
 }
 
-/// Finds out which protocol the client speaks. Serves it to its end where that is HTTP/2; else the client, whose requests
-/// are still to be read.
-async fn begin(shard: Rc<Shard>, stream: rt::Stream, mut origin: Origin) -> Option<Client> {
+/// Finds out which protocol the client speaks. Serves it to its end where that is HTTP/2; else what serves its requests.
+async fn begin(
+    shard: Rc<Shard>,
+    stream: rt::Stream,
+    mut origin: Origin,
+) -> Option<Pin<Box<impl Future<Output = ()>>>> {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let place = Registered::new(&shard, waker);
     let stream = if shard.proxy_protocol.on(origin.protocol) {
@@ -66,7 +79,7 @@ async fn begin(shard: Rc<Shard>, stream: rt::Stream, mut origin: Origin) -> Opti
         return None;
     }
     let wire = Wire::Http1(Http1::new(io, place, &shard.limits));
-    Some(Client::new(shard, origin, identity, wire))
+    Some(Box::pin(serve(Client::new(shard, origin, identity, wire))))
 }
 
 /// Serves the one request of a test invocation, which comes from this process.
