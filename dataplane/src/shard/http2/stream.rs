@@ -61,7 +61,8 @@ impl Http2 {
         limits: &HeadLimits,
     ) -> Self {
         let (parts, body) = request.into_parts();
-        let head = RequestHead::from_http2(&parts, body.is_end_stream(), limits);
+        let body_done = body.is_end_stream();
+        let head = RequestHead::from_http2(&parts, body_done, limits);
         let malformed = head.as_ref().is_err_and(|error| error.status() == 400);
         let next = match head {
             Ok(head) => Next::Request(head),
@@ -70,7 +71,7 @@ impl Http2 {
         Self {
             next: Some(next),
             malformed,
-            body_done: body.is_end_stream(),
+            body_done,
             handles: Some(Handles {
                 respond,
                 body,
