@@ -12,6 +12,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Reason, RecvStream};
@@ -26,6 +27,7 @@ use super::bounds::Http2Bounds;
 use super::client::{AddressText, Client, Identity, Origin, Wire};
 use super::http1::linger;
 use super::{Registered, Shard, connection};
+use crate::http::Compression;
 use crate::net::io::Io;
 use pipe::Pipe;
 
@@ -52,6 +54,7 @@ pub(super) async fn run(
         peer_text: AddressText::of(origin.peer.ip()),
         identity,
         open: Rc::default(),
+        introduced: None,
         timer,
         idle_since: None,
         fresh: true,
@@ -93,6 +96,11 @@ fn builder(bounds: &Http2Bounds) -> Builder {
     builder
 }
 
+/// Names stay in the table of compression until younger entries push them out: of those there is one a second at least,
+/// the date, and some sixty have room. Older entries of a name are compared with each response that has it, so there are
+/// to be few.
+const INTRODUCE_AFTER: Duration = Duration::from_secs(20);
+
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -113,6 +121,8 @@ struct Driver {
     peer_text: AddressText,
     identity: Option<Rc<Identity>>,
     open: Rc<Open>,
+    /// When a response last gave the compression the names whose values it is otherwise spared.
+    introduced: Option<Instant>,
     timer: rt::Timer,
     /// Since when no stream is open.
     idle_since: Option<Instant>,
@@ -186,7 +196,15 @@ impl Driver {
             return;
         }
         shard.counters().http2_streams.add(1);
-        let stream = Http2::new(request, respond, &bounds.request_head);
+        let now = rt::now();
+        let compression = match self.introduced {
+            Some(at) if now.saturating_duration_since(at) < INTRODUCE_AFTER => Compression::Spare,
+            _ => Compression::Introduce,
+        };
+        if compression == Compression::Introduce {
+            self.introduced = Some(now);
+        }
+        let stream = Http2::new(request, respond, &bounds.request_head, compression);
         let client = Client::of_peer(
             Rc::clone(shard),
             self.origin,

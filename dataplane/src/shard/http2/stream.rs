@@ -17,9 +17,6 @@ use crate::pipeline::After;
 use crate::shard::Shard;
 use crate::shard::client::{Delivery, Gone, Next, Stall};
 
-/// Streams of a connection from one that introduces names to the compression to the next.
-const INTRODUCED_EVERY: u32 = 64;
-
 /// A stream that a client has opened.
 pub(in crate::shard) struct Http2 {
     /// What it asks for.
@@ -37,6 +34,7 @@ pub(in crate::shard) struct Http2 {
     parts: VecDeque<Chunk>,
     /// Bytes in `parts`.
     queued: usize,
+    compression: Compression,
     /// How the response's body goes out.
     delivery: Delivery,
     /// Nothing comes after `parts`.
@@ -59,6 +57,7 @@ impl Http2 {
         request: Request<RecvStream>,
         respond: SendResponse<Chunk>,
         limits: &HeadLimits,
+        compression: Compression,
     ) -> Self {
         let (parts, body) = request.into_parts();
         let body_done = body.is_end_stream();
@@ -81,6 +80,7 @@ impl Http2 {
             expects_continue: false,
             parts: VecDeque::new(),
             queued: 0,
+            compression,
             delivery: Delivery::None,
             ended: false,
             closed: false,
@@ -168,17 +168,8 @@ impl Http2 {
 
     // === the response ===
 
-    /// Names get a place in the compression's table with the connection's first response, and every so often again, as
-    /// what else is put there pushes them out.
     pub(in crate::shard) fn compression(&self) -> Compression {
-        let stream = self
-            .handles
-            .as_ref()
-            .map(|handles| u32::from(handles.respond.stream_id()) / 2);
-        match stream {
-            Some(number) if number % INTRODUCED_EVERY == 0 => Compression::Introduce,
-            _ => Compression::Spare,
-        }
+        self.compression
     }
 
     pub(in crate::shard) fn begin(&mut self, status: StatusCode, fields: HeaderMap, delivery: Delivery) {
