@@ -57,7 +57,7 @@ pub struct Options {
     pub region: String,
     /// The account of principals that are made without one.
     pub account: String,
-    /// The table of limits; `import-bytes` is the control plane's.
+    /// The table of limits; `import-bytes`, `admin-connections` and `ticket-key-rotation` are the control plane's.
     pub limits: Limits,
 }
 
@@ -117,6 +117,7 @@ pub async fn run_until(mut options: Options, stop: impl Future<Output = ()> + Se
                 .clone()
                 .unwrap_or_else(|| vec!["localhost".into()]),
             region: options.region.clone(),
+            ticket_key_rotation: options.limits.duration(Limit::TicketKeyRotation),
             ..DistributorOptions::default()
         },
     )

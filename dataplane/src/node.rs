@@ -21,7 +21,7 @@ use crate::net::dns::{Dns, DnsLimits};
 use crate::net::health::HealthLimits;
 use crate::net::permits::Endpoints;
 use crate::net::proxy_protocol::Required;
-use crate::net::tls::{ClientConfigs, SavedTickets, Tickets};
+use crate::net::tls::{ClientConfigs, Purpose, SavedKey, Tickets};
 use crate::pipeline::ids::Ids;
 use crate::shard::mail::{Mailboxes, ShardMessage};
 use crate::shard::{self, Start};
@@ -229,7 +229,7 @@ impl Node {
     /// When an address, a driver or a thread cannot be had. What was started until then is stopped.
     pub fn start(options: &Options) -> Result<Self, Error> {
         let bind = |shards| Sockets::bind(options, Vec::new(), shards);
-        let mut node = Self::prepare(options, bind, None)?;
+        let mut node = Self::prepare(options, bind, Vec::new())?;
         node.answer_operators()?;
         node.listen()?;
         Ok(node)
@@ -239,7 +239,7 @@ impl Node {
     fn prepare(
         options: &Options,
         sockets: impl FnOnce(usize) -> Result<Sockets, Error>,
-        tickets: Option<SavedTickets>,
+        ticket_keys: Vec<SavedKey>,
     ) -> Result<Self, Error> {
         let driver = rt::probe(options.driver)?;
         let cpus = rt::available_cpus().map_err(system("cannot read which processors may be used"))?;
@@ -286,10 +286,13 @@ impl Node {
             .map_err(system("cannot start the resolver's thread"))?;
 
         let client_tls = ClientConfigs::load().map_err(|error| Error::Tls(error.to_string()))?;
+        let rotation = options.limits.duration(Limit::TicketKeyRotation);
         let tickets = addresses
             .https
-            .and_then(|_| session_tickets(tickets))
-            .map(Arc::new);
+            .map(|_| Arc::new(Tickets::new(Purpose::https(), rotation)));
+        if let Some(tickets) = &tickets {
+            tickets.restore(ticket_keys);
+        }
         let per_target = options.limits.get(Limit::UpstreamConnectionsPerTarget);
         let per_target = u32::try_from(per_target).unwrap_or(u32::MAX);
         let endpoints = Arc::new(Endpoints::new(
@@ -498,15 +501,6 @@ const COPIED: &str = "cannot copy a listening socket";
 
 /// How long shards may take to end once they are told to stop.
 const FORCE: Duration = Duration::from_secs(7);
-
-/// The keys of session tickets: those of the process before, where they came.
-fn session_tickets(saved: Option<SavedTickets>) -> Option<Tickets> {
-    let tickets = saved.and_then(Tickets::restore).or_else(Tickets::new);
-    if tickets.is_none() {
-        tracing::warn!("no TLS session tickets: every connection makes a full handshake");
-    }
-    tickets
-}
 
 fn run_shard(start: Start, driver: rt::DriverKind, cpu: Option<usize>, report: mpsc::Sender<Event>) {
     /// Says how the shard ended, a panic of its own included.

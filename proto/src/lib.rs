@@ -20,6 +20,16 @@ pub mod config {
     pub mod v1 {
         tonic::include_proto!("tidegate.config.v1");
         include!(concat!(env!("OUT_DIR"), "/tidegate.config.v1.serde.rs"));
+
+        impl std::fmt::Debug for TicketKey {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("TicketKey")
+                    .field("seals_from_ms", &self.seals_from_ms)
+                    .field("seals_until_ms", &self.seals_until_ms)
+                    .field("opens_until_ms", &self.opens_until_ms)
+                    .finish_non_exhaustive()
+            }
+        }
     }
 }
 

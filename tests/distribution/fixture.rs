@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +15,7 @@ use prost::Message;
 use tidegate_controlplane::{
     distribute::{
         BundleKey, Changed, Compiled, DEFAULT_VALIDITY, Distributor, DistributorOptions, NODE_LIFETIME,
-        Source,
+        Source, TICKET_KEY_ROTATION,
     },
     model::{Key, Kind, Refusal},
     service::Fleet,
@@ -24,6 +24,7 @@ use tidegate_controlplane::{
 use tidegate_dataplane::{
     config::{self, Apply, Change, Config, ConfigMessage, NodeOptions, SendError, ShardSink, Surroundings},
     limit,
+    net::tls::{Purpose, Tickets},
     telemetry::{self, NodeInfo, Telemetry},
 };
 use tidegate_proto::config::v1::{
@@ -46,7 +47,7 @@ pub(crate) struct Installation {
     address: SocketAddr,
     server: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     lifetime: std::time::Duration,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// The revision of a stage's last change, and its content unless it was removed.
@@ -83,12 +84,17 @@ impl Installation {
             address,
             server: Some(server),
             lifetime,
-            _directory: directory,
+            directory,
         }
     }
 
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Where the store lies.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Ends the distribution; the store stays.
@@ -278,6 +284,8 @@ pub(crate) struct NodeDirectory {
 pub(crate) struct Node {
     news: mpsc::UnboundedReceiver<News>,
     shards: Arc<Shards>,
+    /// What it seals session tickets with.
+    pub(crate) tickets: Arc<Tickets>,
     _config: Config,
 }
 
@@ -352,19 +360,23 @@ impl NodeDirectory {
             control,
             join_file: Some(self.join_file.clone()),
             name: self.name.clone(),
+            https: Some(SocketAddr::from(([127, 0, 0, 1], 8443))),
             ..Default::default()
         };
+        let tickets = Arc::new(Tickets::new(Purpose::https(), TICKET_KEY_ROTATION));
         let around = Surroundings {
             shards: shards.clone(),
             telemetry,
             limits: limit::Registry::new(1_000),
             limit_time: Box::new(|| 0),
+            tickets: Some(tickets.clone()),
         };
         let (tell, news) = mpsc::unbounded_channel();
         let config = config::start(options, around, false, move |one| drop(tell.send(one))).unwrap();
         Node {
             news,
             shards,
+            tickets,
             _config: config,
         }
     }

@@ -2,6 +2,7 @@
 
 mod fixture;
 mod relay;
+mod tickets;
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -4,7 +4,10 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,8 @@ struct Shared {
     node: PathBuf,
     damage: Mutex<Option<Damage>>,
     damaged: Mutex<Vec<String>>,
+    /// Ticket keys are passed as a node's program sees them that knows of none: as an empty message.
+    unknown_keys: AtomicUsize,
     /// How many streams have been opened.
     streams: watch::Sender<usize>,
     cut: watch::Sender<usize>,
@@ -71,6 +76,7 @@ impl Relay {
             node: directory.node.clone(),
             damage: Mutex::default(),
             damaged: Mutex::default(),
+            unknown_keys: AtomicUsize::new(0),
             streams: watch::channel(0).0,
             cut: watch::channel(0).0,
         });
@@ -107,6 +113,11 @@ impl Relay {
         damaged
     }
 
+    /// How many messages with ticket keys have not been passed on as such: none ever is.
+    pub(crate) fn unknown_keys(&self) -> usize {
+        self.shared.unknown_keys.load(Ordering::Relaxed)
+    }
+
     /// Ends the node's stream, and returns when it has opened another.
     pub(crate) async fn cut(&self) {
         let mut streams = self.shared.streams.subscribe();
@@ -124,6 +135,11 @@ impl Drop for Relay {
 
 impl Shared {
     fn pass(&self, message: &mut ControlMessage) {
+        if let Some(Message::TicketKeys(_)) = message.message {
+            message.message = None;
+            self.unknown_keys.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let damage = self.damage.lock().unwrap();
         let (Some(damage), Some(Message::Delta(delta))) = (&*damage, &mut message.message) else {
             return;

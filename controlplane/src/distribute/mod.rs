@@ -10,6 +10,7 @@
 //! | `join` | one-time tokens, certificates of nodes |
 //! | `listen`, `server` | the configuration address |
 //! | `session`, `feed`, `bundles` | one node's stream, one delta, what deltas are made of |
+//! | `tickets` | the keys of TLS session tickets |
 //! | `registry`, `remember` | the nodes and the roll-out; what of it outlives the process |
 //! | `fleet` | what services ask of the nodes |
 
@@ -25,12 +26,14 @@ mod remember;
 mod server;
 mod session;
 mod source;
+mod tickets;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 
 use bundles::Bundles;
+use tickets::Tickets;
 
 use crate::{model::Refusal, store::Store};
 
@@ -40,6 +43,7 @@ pub use registry::{
     AWAY_TOLD, Connection, LONGEST_WAIT, NodeRecord, REFUSALS_KEPT, Registry, Rollout, Standing,
 };
 pub use source::{BundleKey, Changed, Compiled, Source};
+pub use tickets::TICKET_KEY_ROTATION;
 
 /// The bundle formats that are compiled, newest first.
 pub const FORMATS: [u32; 1] = [1];
@@ -64,6 +68,8 @@ pub struct DistributorOptions {
     pub domain_suffixes: Vec<String>,
     /// The region in invoke hosts.
     pub region: String,
+    /// How long nodes seal TLS session tickets with one key (D18).
+    pub ticket_key_rotation: Duration,
 }
 
 struct Shared {
@@ -71,6 +77,7 @@ struct Shared {
     bundles: Arc<Bundles>,
     authority: Arc<Authority>,
     registry: Registry,
+    tickets: Tickets,
     options: DistributorOptions,
     /// Ends every stream.
     stopping: watch::Sender<bool>,
@@ -86,6 +93,7 @@ impl Default for DistributorOptions {
             node_lifetime: NODE_LIFETIME,
             domain_suffixes: vec!["localhost".to_owned()],
             region: "us-east-1".to_owned(),
+            ticket_key_rotation: TICKET_KEY_ROTATION,
         }
     }
 }
@@ -101,6 +109,7 @@ impl Distributor {
     ) -> Result<Self, Refusal> {
         let authority = Arc::new(Authority::open(&*store).await?);
         let registry = Registry::new(join::nodes(&*store).await?);
+        let tickets = Tickets::open(&*store, options.ticket_key_rotation).await?;
         let bundles = Arc::new(Bundles::new(store.clone(), source));
         let distributor = Self {
             shared: Arc::new(Shared {
@@ -108,6 +117,7 @@ impl Distributor {
                 bundles,
                 authority,
                 registry,
+                tickets,
                 options,
                 stopping: watch::channel(false).0,
             }),
@@ -133,6 +143,11 @@ impl Distributor {
     /// The internal authority.
     pub fn authority(&self) -> &Authority {
         &self.shared.authority
+    }
+
+    /// Turns the session ticket keys over now instead of when it is due: the next key seals from this moment on.
+    pub async fn turn_ticket_keys(&self) -> Result<(), Refusal> {
+        self.shared.tickets.step(&*self.shared.store, true).await
     }
 
     async fn keep_certificate_current(&self) -> Result<(), Refusal> {

@@ -76,6 +76,7 @@ pub(super) async fn serve(
         outcome = &mut server => return ended(outcome),
         () = certificates => {}
         () = remember::keep(registry, store) => {}
+        () = distributor.shared.tickets.keep(store) => {}
     }
     // Now, as they stand: that they lose their streams next is our doing, and they will be back.
     remember::keep_now(registry, store).await;
@@ -123,6 +124,8 @@ impl ConfigService for Distributor {
             hello.missing.clear();
         }
         let missing = hello.missing.iter().filter_map(key_of).collect();
+        // A secret goes to who needs it.
+        let tickets = (!hello.https_address.is_empty()).then(|| self.shared.tickets.follow());
         let (from, reader) = (
             hello.revision,
             Reader {
@@ -147,6 +150,7 @@ impl ConfigService for Distributor {
             connection,
             commands,
             outbound,
+            tickets,
             stopping: self.shared.stopping.subscribe(),
         };
         tokio::spawn(session.run(inbound, from, missing));

@@ -24,6 +24,7 @@ use super::{
     feed::{Feed, Reader},
     registry::Connection,
     source::BundleKey,
+    tickets::Ring,
 };
 use crate::{model::Refusal, store::Store};
 
@@ -62,6 +63,8 @@ pub(super) struct Session {
     pub(super) connection: Connection,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) outbound: mpsc::Sender<Result<ControlMessage, Status>>,
+    /// The keys of session tickets, for a node that answers HTTPS.
+    pub(super) tickets: Option<watch::Receiver<Arc<Ring>>>,
     pub(super) stopping: watch::Receiver<bool>,
 }
 
@@ -75,6 +78,8 @@ struct State {
     chunk: Option<config::Delta>,
     /// The revision whose acknowledgement is awaited.
     awaited: Option<u64>,
+    /// The node lacks the newest ticket keys.
+    tickets_due: bool,
     urgent: VecDeque<ControlMessage>,
     pending: HashMap<String, oneshot::Sender<Reply>>,
     commands_given: u64,
@@ -114,6 +119,7 @@ impl Session {
             feed: Some(self.feed(from, until, missing).await?),
             chunk: None,
             awaited: None,
+            tickets_due: self.tickets.is_some(),
             urgent: VecDeque::new(),
             pending: HashMap::new(),
             commands_given: 0,
@@ -129,7 +135,12 @@ impl Session {
                     state.feed = None;
                 }
             }
-            let has_output = state.chunk.is_some() || !state.urgent.is_empty();
+            // Before the next delta: whoever turned the keys over and then waits for a roll-out has waited for both.
+            state.tickets_due |= self
+                .tickets
+                .as_ref()
+                .is_some_and(|ring| ring.has_changed().unwrap_or(false));
+            let has_output = state.chunk.is_some() || !state.urgent.is_empty() || state.tickets_due;
             let idle = state.feed.is_none() && state.awaited.is_none();
             tokio::select! {
                 message = inbound.message() => match message? {
@@ -140,7 +151,11 @@ impl Session {
                 permit = self.outbound.reserve(), if has_output => {
                     let Ok(permit) = permit else { return Ok(()) };
                     state.send_by = Instant::now() + STALLED;
-                    permit.send(Ok(state.next_message()));
+                    let keys = self.tickets.as_mut().filter(|_| std::mem::take(&mut state.tickets_due));
+                    permit.send(Ok(match keys {
+                        Some(ring) => told(&ring.borrow_and_update()),
+                        None => state.next_message(),
+                    }));
                 }
                 command = self.commands.recv(),
                     if state.urgent.len() < URGENT_MAX && state.pending.len() < PENDING_MAX =>
@@ -151,6 +166,12 @@ impl Session {
                         state.send_by = Instant::now() + STALLED;
                     }
                     state.take(command);
+                }
+                () = changed(&self.tickets), if !state.tickets_due => {
+                    state.tickets_due = true;
+                    if !has_output {
+                        state.send_by = Instant::now() + STALLED;
+                    }
                 }
                 changed = revisions.changed(), if idle => {
                     changed.map_err(|_| Status::unavailable("the control plane is stopping"))?;
@@ -282,6 +303,25 @@ impl State {
         self.urgent.push_back(ControlMessage {
             message: Some(message),
         });
+    }
+}
+
+/// When there are other ticket keys than were sent.
+async fn changed(tickets: &Option<watch::Receiver<Arc<Ring>>>) {
+    let ended = match tickets {
+        // Marks nothing as seen: that is for when they are sent.
+        Some(ring) => ring.clone().changed().await.is_err(),
+        None => true,
+    };
+    // Never again.
+    if ended {
+        std::future::pending().await
+    }
+}
+
+fn told(ring: &Ring) -> ControlMessage {
+    ControlMessage {
+        message: Some(control_message::Message::TicketKeys(ring.message())),
     }
 }
 

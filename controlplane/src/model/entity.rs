@@ -122,7 +122,12 @@ impl Entity {
             Kind::Binding => Self::Binding(read(json)?),
             Kind::Certificate => Self::Certificate(read(json)?),
             Kind::Principal => Self::Principal(read(json)?),
-            Kind::Setting | Kind::CallerKey | Kind::Node | Kind::JoinToken | Kind::Authority => {
+            Kind::Setting
+            | Kind::CallerKey
+            | Kind::Node
+            | Kind::JoinToken
+            | Kind::Authority
+            | Kind::TicketKeys => {
                 return Err(Refusal::internal(format!(
                     "{} is not managed by users",
                     kind.as_str()
@@ -237,7 +242,12 @@ impl Kind {
             Self::Binding => Binding::READ_ONLY,
             Self::Certificate => Certificate::READ_ONLY,
             Self::Principal => Principal::READ_ONLY,
-            Self::Setting | Self::CallerKey | Self::Node | Self::JoinToken | Self::Authority => &[],
+            Self::Setting
+            | Self::CallerKey
+            | Self::Node
+            | Self::JoinToken
+            | Self::Authority
+            | Self::TicketKeys => &[],
         }
     }
 

@@ -37,10 +37,12 @@ pub enum Kind {
     JoinToken,
     /// The installation's certificate authority.
     Authority,
+    /// The installation's keys for TLS session tickets.
+    TicketKeys,
 }
 
 /// Every kind with its name in the store, what it lies in, and its collection.
-const PLACES: [(Kind, &str, Option<&str>, &str); 28] = [
+const PLACES: [(Kind, &str, Option<&str>, &str); 29] = [
     (Kind::RestApi, "rest-api", None, "restApis"),
     (Kind::ApiResource, "resource", Some("restApis"), "resources"),
     (Kind::Method, "method", Some("restApis"), "methods"),
@@ -104,6 +106,7 @@ const PLACES: [(Kind, &str, Option<&str>, &str); 28] = [
     (Kind::Node, "node", None, "nodes"),
     (Kind::JoinToken, "join-token", None, "joinTokens"),
     (Kind::Authority, "authority", None, "authorities"),
+    (Kind::TicketKeys, "ticket-keys", None, "ticketKeys"),
 ];
 
 impl Kind {

@@ -49,11 +49,16 @@ pub trait Store: Send + Sync + 'static {
     /// A random id made when the store was: whose revisions these are.
     fn installation(&self) -> &str;
 
-    /// Writes a consistent copy of the store, sealed secrets included, to a file that does not exist yet.
+    /// Writes a consistent copy of the store, sealed secrets included, to a file that does not exist yet. The keys of
+    /// session tickets are left out: a copy outlives them.
     async fn copy_to(&self, path: &std::path::Path) -> Result<(), StoreError>;
 
     /// Seals every secret anew under a new key and forgets the old one (C7). Returns how many there were.
     async fn rotate_key(&self) -> Result<u64, Refusal>;
+
+    /// Overwrites what was deleted or replaced, in the journal too. Best called when it matters: it waits for views that
+    /// are open.
+    async fn scrub(&self) -> Result<(), StoreError>;
 
     /// Takes no more work, finishes what it has, closes the files.
     async fn close(&self);

@@ -62,6 +62,10 @@ enum Job {
     Reseal {
         done: oneshot::Sender<Result<u64, StoreError>>,
     },
+    /// Overwrites what is not needed any more.
+    Scrub {
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
 }
 
 impl SqliteStore {
@@ -84,6 +88,8 @@ impl SqliteStore {
             .filename(&database)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // What is deleted is overwritten: forgotten keys are to be nowhere.
+            .pragma("secure_delete", "ON")
             .busy_timeout(Duration::from_secs(5));
         let mut connection = options.connect().await?;
         schema::migrate(&mut connection).await?;
@@ -170,7 +176,30 @@ impl Store for SqliteStore {
             .bind(target)
             .execute(&mut *connection)
             .await?;
+        drop(connection);
+        let mut copy = SqliteConnectOptions::new()
+            .filename(path)
+            .pragma("secure_delete", "ON")
+            // Leaves nothing beside the file.
+            .journal_mode(SqliteJournalMode::Memory)
+            .synchronous(SqliteSynchronous::Full)
+            .connect()
+            .await?;
+        sqlx::query("DELETE FROM entities WHERE kind = $1")
+            .bind(Kind::TicketKeys.as_str())
+            .execute(&mut copy)
+            .await?;
+        copy.close().await?;
         Ok(())
+    }
+
+    async fn scrub(&self) -> Result<(), StoreError> {
+        let (done, result) = oneshot::channel();
+        self.jobs
+            .send(Job::Scrub { done })
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        result.await.map_err(|_| StoreError::Closed)?
     }
 
     async fn rotate_key(&self) -> Result<u64, Refusal> {
@@ -233,10 +262,7 @@ impl Writer {
             match job {
                 None => break,
                 Some(Job::Work { work, keep, done }) => self.batch(work, keep, done).await,
-                Some(Job::Reseal { done }) => {
-                    let result = self.reseal().await;
-                    let _gone = done.send(result);
-                }
+                Some(other) => self.other(other).await,
             }
         }
         if let Err(error) = self.connection.close().await {
@@ -247,7 +273,7 @@ impl Writer {
     /// Runs this and whatever else is queued, commits once, answers all.
     async fn batch(&mut self, work: Work, keep: bool, done: oneshot::Sender<Result<Option<u64>, Refusal>>) {
         let mut waiting: Vec<Waiting> = Vec::new();
-        let mut reseal = None;
+        let mut after = None;
         let mut next = Some((work, keep, done));
         let mut outcome = self.execute("BEGIN IMMEDIATE").await;
         while let Some((work, keep, done)) = next.take() {
@@ -271,7 +297,7 @@ impl Writer {
             if outcome.is_ok() && waiting.len() < BATCH {
                 match self.queue.try_recv() {
                     Ok(Job::Work { work, keep, done }) => next = Some((work, keep, done)),
-                    Ok(Job::Reseal { done }) => reseal = Some(done),
+                    Ok(other) => after = Some(other),
                     Err(_) => {}
                 }
             }
@@ -307,9 +333,23 @@ impl Writer {
                 }
             }
         }
-        if let Some(done) = reseal {
-            let result = self.reseal().await;
-            let _gone = done.send(result);
+        if let Some(job) = after {
+            self.other(job).await;
+        }
+    }
+
+    /// A job that is no caller's transaction.
+    async fn other(&mut self, job: Job) {
+        match job {
+            Job::Work { work, keep, done } => Box::pin(self.batch(work, keep, done)).await,
+            Job::Reseal { done } => {
+                let result = self.reseal().await;
+                let _gone = done.send(result);
+            }
+            Job::Scrub { done } => {
+                let result = self.execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
+                let _gone = done.send(result);
+            }
         }
     }
 

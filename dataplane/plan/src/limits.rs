@@ -386,6 +386,7 @@ pub enum Limit {
     TestInvokeBodyBytes,
     ImportBytes,
     AdminConnections,
+    TicketKeyRotation,
     AccessLogRing,
     AccessLogTextBytes,
     MetricSeries,
@@ -429,7 +430,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 87] = [
+const ROWS: [Row; 88] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -603,6 +604,8 @@ const ROWS: [Row; 87] = [
         "the import is refused", "An OpenAPI document, at the control plane (QUO-077)")),
     row(Limit::AdminConnections, "admin-connections", Unit::Count, [256, 8, 65_536],
         "waits to be accepted", "Connections to the control plane's Admin API"),
+    row(Limit::TicketKeyRotation, "ticket-key-rotation", Unit::Milliseconds, [12 * HOUR, MINUTE, 84 * HOUR],
+        "the next key takes its place, and it opens for as long again", "How long one key seals TLS session tickets; set at the control plane for all nodes, at a node for the keys it makes itself when it has been given none (D18)"),
     // Records.
     row(Limit::AccessLogRing, "access-log-ring", Unit::Bytes, [MIB, 64 * KIB, 256 * MIB],
         "dropped, and counted", "Access log records of one shard that wait to be written"),

@@ -330,6 +330,10 @@ impl Client {
                 ));
                 Ok(None)
             }
+            Message::TicketKeys(keys) => {
+                self.world.take_ticket_keys(keys);
+                Ok(None)
+            }
             // Usage is not reported yet, so nothing waits for this.
             Message::UsageAck(_) => Ok(None),
         }

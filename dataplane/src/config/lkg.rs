@@ -131,8 +131,9 @@ struct Slot {
     held: Held,
 }
 
+/// What lies on the node's disk is sealed by this.
 #[derive(Debug)]
-struct Sealer(LessSafeKey);
+pub(super) struct Sealer(LessSafeKey);
 
 // === impl LastKnownGood ===
 
@@ -225,6 +226,16 @@ impl LastKnownGood {
     pub fn reopen(&mut self) -> Result<(), LkgError> {
         *self = Self::open(&self.directory)?;
         Ok(())
+    }
+
+    /// What other files of the directory are sealed by.
+    pub(super) fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
+    /// Where it lies.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Whether this process may write.
@@ -470,7 +481,7 @@ impl LastKnownGood {
 // === impl Sealer ===
 
 impl Sealer {
-    fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut bytes = Vec::new();
         match File::open(path) {
             Ok(file) => {
@@ -488,6 +499,34 @@ impl Sealer {
         let key = UnboundKey::new(&AES_256_GCM, &bytes)
             .map_err(|_| io::Error::other("the key has the wrong size"))?;
         Ok(Self(LessSafeKey::new(key)))
+    }
+
+    /// Seals what another kind of file holds: `nonce sealed`. The kind is told by the file's header.
+    pub(super) fn seal_bytes(&self, header: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
+        let mut nonce = [0; NONCE_LEN];
+        rand::fill(&mut nonce).ok()?;
+        let mut out = [nonce.as_slice(), plain].concat();
+        let unique = Nonce::assume_unique_for_key(nonce);
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(unique, Aad::from(header), &mut out[NONCE_LEN..])
+            .ok()?;
+        out.extend_from_slice(tag.as_ref());
+        Some(out)
+    }
+
+    /// Opens what [`Sealer::seal_bytes`] has sealed.
+    pub(super) fn open_bytes(&self, header: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut sealed = sealed.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let plain = self
+            .0
+            .open_in_place(nonce, Aad::from(header), &mut sealed)
+            .ok()?
+            .len();
+        sealed.truncate(plain);
+        Some(sealed)
     }
 
     fn seal(&self, step: &Step, out: &mut Vec<u8>) -> Result<(), LkgError> {

@@ -18,6 +18,7 @@ mod live;
 mod lkg;
 mod orders;
 mod shards;
+mod tickets;
 mod world;
 
 use std::{io, thread};

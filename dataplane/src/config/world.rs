@@ -10,14 +10,15 @@ use std::{
 use aws_lc_rs::digest;
 use bytes::{Bytes, BytesMut};
 use prost::Message;
-use tidegate_proto::config::v1::{Ack, Bundle, BundleKind, BundleOutcome, Delta};
+use tidegate_proto::config::v1::{Ack, Bundle, BundleKind, BundleOutcome, Delta, TicketKeys};
 
 use super::{
     Apply, BUNDLE_MAX, BundleKey, Certificate, Change, ConfigMessage, Held, LastKnownGood, LkgError,
-    Resolver, SendError, Settings, ShardSink, Stage, Step, confirmation, content, orders::Frozen,
+    Resolver, SendError, Settings, ShardSink, Stage, Step, confirmation, content, orders::Frozen, tickets,
 };
 use crate::{
     limit::{self, Limit, LimitId},
+    net::tls::Tickets,
     telemetry::Telemetry,
 };
 
@@ -47,6 +48,8 @@ pub struct Surroundings {
     pub limits: limit::Registry,
     /// The time by which the shards count limits.
     pub limit_time: Box<dyn Fn() -> limit::Nanos + Send>,
+    /// The keys of session tickets, where the node answers HTTPS.
+    pub tickets: Option<Arc<Tickets>>,
 }
 
 impl fmt::Debug for Surroundings {
@@ -148,8 +151,36 @@ impl World {
         &self.around.telemetry
     }
 
+    /// Takes the installation's ticket keys, in place of those it had.
+    pub(super) fn take_ticket_keys(&self, message: TicketKeys) {
+        let keys = tickets::received(message);
+        // Sent without being asked for.
+        let Some(held) = &self.around.tickets else { return };
+        tracing::info!(keys = keys.len(), "the session ticket keys have changed");
+        held.install(keys);
+        self.keep_ticket_keys(held);
+    }
+
+    fn keep_ticket_keys(&self, held: &Tickets) {
+        if self.lkg.is_released() {
+            return;
+        }
+        let path = self.lkg.directory().join(tickets::NAME);
+        let mut keys = held.save();
+        keys.retain(|key| key.shared);
+        if let Err(error) = tickets::keep(&path, self.lkg.sealer(), keys) {
+            tracing::warn!(%error, "the session ticket keys are not on disk as they should be");
+        }
+    }
+
     /// Hands everything on disk to the shards. What cannot be built (any more) is left out and asked for again.
     pub(super) async fn load(&mut self) -> Result<(), WorldError> {
+        // What came from another process is newer.
+        if let Some(held) = self.around.tickets.as_ref().filter(|held| !held.has_shared()) {
+            let path = self.lkg.directory().join(tickets::NAME);
+            held.install(tickets::load(&path, self.lkg.sealer()));
+            self.keep_ticket_keys(held);
+        }
         let mut keys: Vec<_> = self.lkg.keys().cloned().collect();
         // Settings first: stages are built under them.
         keys.sort_by_key(|key| (key.kind != i32::from(BundleKind::Settings), key.clone()));
@@ -301,6 +332,9 @@ impl World {
     /// then.
     pub(super) async fn tidy(&mut self) -> Result<(), WorldError> {
         self.retired.retain(Live::is_in_use);
+        if let Some(held) = self.around.tickets.as_ref().filter(|held| held.forget()) {
+            self.keep_ticket_keys(held);
+        }
         if self.swept.elapsed() >= SWEEP {
             self.swept = Instant::now();
             self.around.telemetry.series().sweep(Instant::now());

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::wire::{Message, VERSIONS, receive, receive_sockets, send};
 use super::{Fault, HandoverError, STEP, socket};
 use crate::config::{Frozen, Handle};
-use crate::net::tls::SavedTickets;
+use crate::net::tls::SavedKey;
 use crate::sockets::{Role, Sockets};
 
 /// A hand-over under way: the running process waits for this one to get ready.
@@ -15,7 +15,7 @@ use crate::sockets::{Role, Sockets};
 pub(crate) struct Adoption {
     stream: UnixStream,
     disk: Frozen,
-    tickets: Option<SavedTickets>,
+    ticket_keys: Vec<SavedKey>,
     fault: Option<Fault>,
 }
 
@@ -41,7 +41,7 @@ impl Adoption {
         let Message::Offer {
             version,
             disk,
-            tickets,
+            ticket_keys,
             sockets: roles,
         } = receive(&mut stream)?
         else {
@@ -58,15 +58,15 @@ impl Adoption {
         let adoption = Self {
             stream,
             disk,
-            tickets,
+            ticket_keys,
             fault: faults.then(|| Fault::wanted(data_dir)).flatten(),
         };
         Ok((adoption, sockets))
     }
 
     /// The session ticket keys to go on with.
-    pub(crate) fn tickets(&mut self) -> Option<SavedTickets> {
-        self.tickets.take()
+    pub(crate) fn tickets(&mut self) -> Vec<SavedKey> {
+        std::mem::take(&mut self.ticket_keys)
     }
 
     /// Ends it from this side.

@@ -146,7 +146,11 @@ impl Estate {
         let offer = Message::Offer {
             version,
             disk,
-            tickets: self.tickets.as_ref().map(|tickets| tickets.save()),
+            ticket_keys: self
+                .tickets
+                .as_ref()
+                .map(|tickets| tickets.save())
+                .unwrap_or_default(),
             sockets: sockets.iter().map(|(role, _)| *role).collect(),
         };
         send(stream, &offer)?;

@@ -13,10 +13,12 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use zeroize::Zeroizing;
+
 use super::HandoverError;
 use crate::config::Frozen;
 use crate::limit::Level;
-use crate::net::tls::SavedTickets;
+use crate::net::tls::SavedKey;
 use crate::sockets::Role;
 
 /// The versions of this exchange that this program speaks, newest first. Members may be added to messages without a new
@@ -49,8 +51,9 @@ pub(super) enum Message {
         version: u32,
         /// What it must find on disk.
         disk: Frozen,
-        /// TLS session ticket keys.
-        tickets: Option<SavedTickets>,
+        /// TLS session ticket keys. None come from a process that knows them in another form.
+        #[serde(default)]
+        ticket_keys: Vec<SavedKey>,
         /// What the sockets are for.
         sockets: Vec<Role>,
     },
@@ -72,13 +75,15 @@ pub(super) enum Message {
 
 /// Sends a message.
 pub(super) fn send(stream: &mut UnixStream, message: &Message) -> Result<(), HandoverError> {
-    let text = serde_json::to_vec(message).map_err(|error| HandoverError::Malformed(error.to_string()))?;
+    // Keys may be among it.
+    let text = serde_json::to_vec(message)
+        .map(Zeroizing::new)
+        .map_err(|error| HandoverError::Malformed(error.to_string()))?;
     let length = u32::try_from(text.len())
         .ok()
         .filter(|length| *length <= MESSAGE_MAX)
         .ok_or_else(|| HandoverError::Malformed(format!("{} bytes are too many", text.len())))?;
-    let mut framed = length.to_le_bytes().to_vec();
-    framed.extend_from_slice(&text);
+    let framed = Zeroizing::new([length.to_le_bytes().as_slice(), &text].concat());
     stream.write_all(&framed).map_err(failed("sending"))
 }
 
@@ -93,7 +98,7 @@ pub(super) fn receive(stream: &mut UnixStream) -> Result<Message, HandoverError>
         )));
     }
     // As it comes: a length alone takes no memory.
-    let mut text = Vec::new();
+    let mut text = Zeroizing::new(Vec::new());
     let got = stream
         .take(u64::from(length))
         .read_to_end(&mut text)
@@ -200,7 +205,7 @@ mod tests {
                 installation: "i".into(),
                 revision: 7,
             },
-            tickets: None,
+            ticket_keys: Vec::new(),
             sockets: roles.clone(),
         };
         send(&mut old, &offer).unwrap();

@@ -30,7 +30,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
             .map_err(system("the sockets that systemd passes cannot be used"))?;
         (None, passed)
     };
-    let tickets = adoption.as_mut().and_then(Adoption::tickets);
+    let tickets = adoption.as_mut().map(Adoption::tickets).unwrap_or_default();
     // Who connected to a socket before this process began can wait until there is something to serve.
     let mut waiting = !inherited.is_empty();
     let sockets = |shards| match options.take_over {
@@ -305,6 +305,7 @@ fn start_config(node: &Node, options: &Options, frozen: bool) -> Result<Config, 
             let since = rt::Instant::now().duration_since(epoch).as_nanos();
             limit::Nanos::try_from(since).unwrap_or(limit::Nanos::MAX)
         }),
+        tickets: node.tickets.clone(),
     };
     let options = NodeOptions {
         directory: options.data_dir.join("node"),

@@ -87,6 +87,7 @@ fn world(directory: &std::path::Path, shards: &Arc<Shards>) -> World {
         telemetry,
         limits: limit::Registry::new(1_000),
         limit_time: Box::new(|| 0),
+        tickets: None,
     };
     World::new(around, LastKnownGood::open(directory).unwrap())
 }

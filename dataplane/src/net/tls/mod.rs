@@ -17,7 +17,7 @@ pub use client::ClientConfigs;
 pub use server::ServerTls;
 pub use sessions::Sessions;
 pub use stream::TlsStream;
-pub use tickets::{SavedTickets, Tickets};
+pub use tickets::{Purpose, SavedKey, Tickets};
 
 /// The cryptography of both directions. AES-128-GCM comes first: its key schedule hashes with SHA-256, which costs a
 /// fifth less CPU a handshake than SHA-384 where the processor knows SHA-256.
