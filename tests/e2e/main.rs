@@ -16,6 +16,7 @@ mod proxied;
 mod spread;
 mod test_invoke;
 mod tls;
+mod told;
 mod units;
 mod upgrades;
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ("test_invoke", test_invoke::TESTS),
         ("tls", tls::TESTS),
         ("proxied", proxied::TESTS),
+        ("told", told::TESTS),
         ("upgrades", upgrades::TESTS),
         ("units", units::TESTS),
         ("spread", spread::TESTS),

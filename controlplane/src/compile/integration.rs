@@ -126,6 +126,12 @@ fn http(
             .and_then(|tls| tls.insecure_skip_verification)
             .unwrap_or(false),
         responses: Vec::new(),
+        proxy_protocol: match integration.proxy_protocol.as_deref() {
+            Some("v1") => config::ProxyProtocol::V1,
+            Some("v2") => config::ProxyProtocol::V2,
+            _ => config::ProxyProtocol::Unspecified,
+        }
+        .into(),
     })
 }
 

@@ -62,6 +62,10 @@ pub struct Integration {
     /// The load balancer of a private integration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integration_target: Option<String>,
+    /// Connections to the backend begin with a header of the PROXY protocol that names the client: `v1` or `v2`;
+    /// `HTTP` and `HTTP_PROXY` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<String>,
 }
 
 /// How a backend's certificate is checked.
@@ -178,6 +182,7 @@ impl Integration {
             ));
         }
         self.check_target()?;
+        self.check_proxy_protocol()?;
         for (name, value) in self.request_parameters.iter().flatten() {
             rules::mapping_name(name, "integration.request", &["path", "querystring", "header"])?;
             if value.is_empty() {
@@ -190,6 +195,24 @@ impl Integration {
         for (code, response) in self.integration_responses.iter().flatten() {
             rules::status_code(code)?;
             response.check()?;
+        }
+        Ok(())
+    }
+
+    fn check_proxy_protocol(&self) -> Result<(), Refusal> {
+        let Some(version) = self.proxy_protocol.as_deref() else {
+            return Ok(());
+        };
+        if !matches!(version, "v1" | "v2") {
+            return Err(Refusal::bad_request(format!(
+                "proxyProtocol is `{version}`; it takes v1 or v2"
+            )));
+        }
+        let kind = self.integration_type();
+        if !matches!(kind, Some(IntegrationType::Http | IntegrationType::HttpProxy)) {
+            return Err(Refusal::bad_request(
+                "proxyProtocol is for integrations of type HTTP and HTTP_PROXY",
+            ));
         }
         Ok(())
     }

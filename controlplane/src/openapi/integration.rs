@@ -41,6 +41,7 @@ pub(super) fn read(
         tls_config: tls(context, place, members),
         response_transfer_mode: upper(context.text(place, members, "responseTransferMode")),
         integration_target: context.text(place, members, "integrationTarget"),
+        proxy_protocol: context.text(place, members, PROXY_PROTOCOL),
     };
     if members.contains_key("integrationSubtype") {
         context.warn(format!(
@@ -214,7 +215,9 @@ fn tls(context: &mut Context<'_>, place: &str, members: &Map<String, Value>) -> 
     })
 }
 
-const KNOWN: [&str; 22] = [
+const PROXY_PROTOCOL: &str = "x-tidegate-proxy-protocol";
+
+const KNOWN: [&str; 23] = [
     "type",
     "uri",
     "httpMethod",
@@ -232,6 +235,7 @@ const KNOWN: [&str; 22] = [
     "tlsConfig",
     "responseTransferMode",
     "integrationTarget",
+    PROXY_PROTOCOL,
     // Said in words of their own.
     "payloadFormatVersion",
     "integrationSubtype",

@@ -48,6 +48,29 @@ fn invalid(document: Value) -> String {
     }
 }
 
+/// The extension becomes the integration's setting; a version that there is none of, or another type, is an error.
+#[test]
+fn proxy_protocol() {
+    let with = |kind: &str, version: &str| {
+        let uri = "http://example.com/";
+        let integration =
+            json!({"type": kind, "httpMethod": "GET", "uri": uri, "x-tidegate-proxy-protocol": version});
+        with_integration("/a", integration)
+    };
+    for kind in ["http", "http_proxy"] {
+        for version in ["v1", "v2"] {
+            let imported = read(with(kind, version)).expect("imports");
+            assert_eq!(imported.warnings, Vec::<String>::new());
+            let known = integration(&imported, "/a", "GET").proxy_protocol;
+            assert_eq!(known.as_deref(), Some(version));
+        }
+    }
+    for (kind, version, said) in [("http", "v3", "v1 or v2"), ("mock", "v1", "HTTP and HTTP_PROXY")] {
+        let text = invalid(with(kind, version));
+        assert!(text.contains(said), "{text}");
+    }
+}
+
 /// SCN-072, OAP-001: the sample is imported in one step, without a warning.
 #[test]
 fn pet_store() {

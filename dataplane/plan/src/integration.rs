@@ -58,6 +58,16 @@ pub struct Target {
     host: Host,
     port: NonZeroU16,
     insecure_skip_verification: bool,
+    proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// A version of the PROXY protocol, by whose header connections to a backend begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// The place of a [`Target`] in its plan.
@@ -107,7 +117,22 @@ impl Target {
             host: Host::parse(host)?,
             port,
             insecure_skip_verification,
+            proxy_protocol: None,
         })
+    }
+
+    /// The same, with connections that name their client.
+    #[must_use]
+    pub fn with_proxy_protocol(self, version: Option<ProxyProtocol>) -> Self {
+        Target {
+            proxy_protocol: version,
+            ..self
+        }
+    }
+
+    /// By which header connections begin, if by any. Such a connection is one client's.
+    pub fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        self.proxy_protocol
     }
 
     /// The scheme.

@@ -26,7 +26,7 @@ pub mod trie;
 
 pub use gateway_response::{GatewayResponse, GatewayResponses, ResponseType};
 pub use header::{HeaderName, HeaderValue};
-pub use integration::{HttpBackend, Integration, Target, TargetIndex};
+pub use integration::{HttpBackend, Integration, ProxyProtocol, Target, TargetIndex};
 pub use limits::{Limit, Limits};
 pub use names::{AccountId, ApiId, DeploymentId, MethodKey, Region, ResourceId, StageName, Status, Verb};
 pub use path::{NormalPath, PathError, PathRef};

@@ -15,8 +15,8 @@ use tidegate_plan::names::NameError;
 use tidegate_plan::stage::Variables;
 use tidegate_plan::{
     AccessLog, AccountId, ApiId, Canary, DeploymentId, GatewayResponse, GatewayResponses, HeaderName,
-    HeaderValue, HttpBackend, Integration, Method, MethodKey, Plan, PlanBuilder, PlanError, Region,
-    ResourceId, ResponseType, StageName, StagePlan, Status, Target, Throttle, Verb,
+    HeaderValue, HttpBackend, Integration, Method, MethodKey, Plan, PlanBuilder, PlanError, ProxyProtocol,
+    Region, ResourceId, ResponseType, StageName, StagePlan, Status, Target, Throttle, Verb,
 };
 use tidegate_proto::config::v1 as proto;
 
@@ -224,7 +224,13 @@ fn backend(
         http.port,
         http.insecure_skip_verification,
     )
-    .map_err(fails)?;
+    .map_err(fails)?
+    .with_proxy_protocol(match proto::ProxyProtocol::try_from(http.proxy_protocol) {
+        Ok(proto::ProxyProtocol::Unspecified) => None,
+        Ok(proto::ProxyProtocol::V1) => Some(ProxyProtocol::V1),
+        Ok(proto::ProxyProtocol::V2) => Some(ProxyProtocol::V2),
+        Err(_) => return Err(unknown("the version of the PROXY protocol")),
+    });
     let target = builder.target(target)?;
     let verb = match http.http_method.as_str() {
         "ANY" => BackendMethod::Same,

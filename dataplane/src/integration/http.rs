@@ -10,7 +10,7 @@ use super::headers::{self, Rule};
 use super::relay::{self, Answer, Broken, Upload};
 use super::request;
 use crate::http::{Decoded, Decoder, Framing, HeadWriter, Known, ResponseHead};
-use crate::net::upstream::{ConnectError, Connection, Upstream};
+use crate::net::upstream::{ConnectError, Connection, Named, Upstream};
 use crate::pipeline::exchange::{Called, Exchange};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::response::{HEAD_ROOM, own};
@@ -131,7 +131,7 @@ async fn attempt(
     let mut upload = Upload::new(head, framing, shard.bounds.retry_hold);
     let to_head = request::method(x, backend) == "HEAD";
     // A second attempt is on a new connection.
-    let mut idle = upstream.checkout_idle(!idempotent);
+    let mut idle = upstream.checkout_idle(!idempotent, &named(client, upstream));
     loop {
         let mut connection = match idle.take() {
             Some(connection) => connection,
@@ -167,7 +167,7 @@ async fn connect(
 ) -> Result<Box<Connection>, Ended> {
     let shard = Rc::clone(&client.shard);
     // Boxed, as it is rare and large, and every request's state would hold it.
-    let checkout = Box::pin(upstream.checkout(&shard.upstreams.helpers));
+    let checkout = Box::pin(upstream.checkout(&shard.upstreams.helpers, named(client, upstream)));
     match relay::connect(client, deadline, checkout).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => {
@@ -181,6 +181,11 @@ async fn connect(
         Err(Broken::Gone(gone)) => Err(Ended::Gone(gone)),
         Err(_) => Err(Ended::Failure(Failure::TIMED_OUT)),
     }
+}
+
+/// Whom the backend is told that a connection is for, where it is told.
+fn named(client: &Client, upstream: &Upstream) -> Named {
+    upstream.proxy_protocol().and_then(|_| client.addresses())
 }
 
 /// Writes the answer's head and relays its body.

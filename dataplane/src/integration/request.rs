@@ -234,7 +234,7 @@ fn forwarded(x: &Exchange<'_>, client: &Client, head: &mut HeadWriter<'_>) {
         parts.push(client.peer_text());
         head.joined(b"X-Forwarded-For", parts);
     }
-    head.number(Known::XForwardedPort, u64::from(client.origin.port));
+    head.number(Known::XForwardedPort, u64::from(client.origin.local.port()));
     head.known(
         Known::XForwardedProto,
         match client.origin.protocol {

@@ -1,10 +1,13 @@
 //! The PROXY protocol, versions 1 and 2: a proxy's word on whose connection it passes on, before anything else
 //! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Taken only from listed networks, on listeners that
-//! require it (D18): anyone else could claim any address.
+//! require it (D18): anyone else could claim any address. Said to backends whose integrations ask for it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
+
+use tidegate_plan::ProxyProtocol;
+use tidegate_rt::Buffer;
 
 use crate::shard::Protocol;
 
@@ -17,7 +20,7 @@ pub struct Header {
     pub addresses: Option<Addresses>,
 }
 
-/// The two ends of the connection to the proxy.
+/// The two ends of a client's connection to a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     /// The client.
@@ -43,6 +46,60 @@ pub enum Malformed {
     #[error("addresses of version 2 that are cut short")]
     Short,
 }
+
+/// Writes a header; `None`: the proxy speaks for itself.
+pub fn write(version: ProxyProtocol, addresses: Option<&Addresses>, out: &mut Buffer) {
+    let pair = addresses.map(|Addresses { source, destination }| {
+        let destination_ip = match (source.ip(), destination.ip()) {
+            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => destination.ip(),
+            // A header has addresses of one family; a proxy before this one may have changed it.
+            (IpAddr::V4(_), IpAddr::V6(_)) => Ipv4Addr::UNSPECIFIED.into(),
+            (IpAddr::V6(_), IpAddr::V4(_)) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        (*source, SocketAddr::new(destination_ip, destination.port()))
+    });
+    match version {
+        ProxyProtocol::V1 => write_v1(pair, out),
+        ProxyProtocol::V2 => write_v2(pair, out),
+    }
+}
+
+fn write_v1(pair: Option<(SocketAddr, SocketAddr)>, out: &mut Buffer) {
+    let line = match pair {
+        None => "PROXY UNKNOWN\r\n".to_owned(),
+        Some((source, destination)) => format!(
+            "PROXY TCP{} {} {} {} {}\r\n",
+            if source.is_ipv4() { '4' } else { '6' },
+            source.ip(),
+            destination.ip(),
+            source.port(),
+            destination.port()
+        ),
+    };
+    out.extend_from_slice(line.as_bytes());
+}
+
+fn write_v2(pair: Option<(SocketAddr, SocketAddr)>, out: &mut Buffer) {
+    out.extend_from_slice(V2);
+    let Some((source, destination)) = pair else {
+        out.extend_from_slice(&[LOCAL, UNSPEC, 0, 0]);
+        return;
+    };
+    let (family, size) = if source.is_ipv4() { (TCP4, 12) } else { (TCP6, 36) };
+    out.extend_from_slice(&[PROXIED, family, 0, size]);
+    for address in [source, destination] {
+        match address.ip() {
+            IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
+            IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
+        }
+    }
+    for address in [source, destination] {
+        out.extend_from_slice(&address.port().to_be_bytes());
+    }
+}
+
+/// The longest header that is written.
+pub const WRITTEN_MAX: usize = V1_MAX;
 
 /// Understands the beginning of a connection; `None`: more bytes are needed. A header has at most `most` bytes.
 ///
@@ -129,8 +186,8 @@ fn parse_v2(bytes: &[u8], most: usize) -> Result<Option<Header>, Malformed> {
         return Err(Malformed::TooLong);
     }
     let local = match version_command {
-        0x20 => true,
-        0x21 => false,
+        LOCAL => true,
+        PROXIED => false,
         _ => return Err(Malformed::Command),
     };
     let Some(body) = rest.get(..size) else {
@@ -266,6 +323,8 @@ const V1_MAX: usize = 107;
 const V2: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and protocol, length.
 const V2_HEAD: usize = 16;
+const LOCAL: u8 = 0x20;
+const PROXIED: u8 = 0x21;
 const UNSPEC: u8 = 0x00;
 const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
@@ -315,6 +374,39 @@ mod tests {
         six[15] = 1;
         six[33] = 9;
         assert_eq!(source(&v2(0x21, TCP6, &six)).as_deref(), Some("[::1]:9"));
+    }
+
+    /// What is written is what is read.
+    #[test]
+    fn a_header_names_the_client_in_both_versions_and_families() {
+        for (from, to, read) in [
+            ("192.0.2.1:12345", "198.51.100.2:443", "198.51.100.2:443"),
+            ("[2001:db8::1]:12345", "[2001:db8::2]:443", "[2001:db8::2]:443"),
+            ("192.0.2.1:12345", "[2001:db8::2]:443", "0.0.0.0:443"),
+            ("[2001:db8::1]:12345", "198.51.100.2:443", "[::]:443"),
+        ] {
+            let addresses = Addresses {
+                source: from.parse().unwrap(),
+                destination: to.parse().unwrap(),
+            };
+            for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
+                let mut out = Buffer::with_capacity(WRITTEN_MAX);
+                write(version, Some(&addresses), &mut out);
+                assert!(out.len() <= WRITTEN_MAX);
+                let header = parse(&out, WRITTEN_MAX).unwrap().unwrap();
+                assert_eq!(header.length, out.len());
+                let said = header.addresses.unwrap();
+                assert_eq!(
+                    (said.source.to_string(), said.destination.to_string()),
+                    (from.into(), read.into())
+                );
+            }
+        }
+        for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
+            let mut out = Buffer::with_capacity(WRITTEN_MAX);
+            write(version, None, &mut out);
+            assert_eq!(parse(&out, WRITTEN_MAX).unwrap().unwrap().addresses, None);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use smallvec::SmallVec;
-use tidegate_plan::Target;
+use tidegate_plan::{ProxyProtocol, Target};
 use tidegate_rt as rt;
 use tidegate_rt::Instant;
 
@@ -20,6 +20,7 @@ use super::dns::{Dns, Resolved};
 use super::io::Io;
 use super::names::Names;
 use super::permits::{Endpoint, Endpoints, Permit};
+use super::proxy_protocol::{self, Addresses};
 use super::race::{self, Address, Race};
 use super::tls::{ClientConfigs, Sessions, TlsStream};
 use crate::shard::Lulls;
@@ -99,9 +100,14 @@ pub struct Connection {
     pub reused: bool,
     /// It must not carry another request.
     pub spoiled: bool,
+    /// Whose it is, where the backend was told.
+    client: Named,
     counted: Counted,
     _permit: Permit,
 }
+
+/// Whom the backend is told a connection is for, where it is told at all; `None` also for a request of the gateway's own.
+pub type Named = Option<Box<Addresses>>;
 
 /// Counts a connection as what it is, for as long as it is there.
 #[derive(Debug)]
@@ -216,28 +222,44 @@ impl Upstream {
         self.distrusted.set(Some(rt::now() + self.limits.distrust));
     }
 
+    /// How the backend is told whose a connection is. Where it is, a connection is one client's, and who checks one out
+    /// says whose.
+    pub fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        self.endpoint.target.proxy_protocol()
+    }
+
     /// An idle connection for a request's first attempt, if there is one. `careful` asks for one that is known to be
     /// open at this moment, as the request cannot be sent twice.
-    pub fn checkout_idle(&self, careful: bool) -> Option<Box<Connection>> {
+    pub fn checkout_idle(&self, careful: bool, client: &Named) -> Option<Box<Connection>> {
         self.retries.credit();
         let careful = careful || self.distrusted.get().is_some_and(|until| rt::now() < until);
-        self.take_idle(careful)
+        self.take_idle(careful, client)
     }
 
     /// A new connection, or else the first that comes free.
     ///
     /// # Errors
     /// When none can be had in time.
-    pub async fn checkout(&self, helpers: &Helpers) -> Result<Box<Connection>, ConnectError> {
-        let permit = match self.endpoint.try_acquire() {
+    pub async fn checkout(&self, helpers: &Helpers, client: Named) -> Result<Box<Connection>, ConnectError> {
+        let permit = match self.acquire() {
             Some(permit) => permit,
-            None => match self.wait_for_permit(helpers).await? {
+            None => match self.wait_for_permit(helpers, &client).await? {
                 Won::Permit(permit) => permit,
                 Won::Connection(connection) => return Ok(connection),
             },
         };
         // Boxed, as it is rare and large, and every connection's task would hold it.
-        Box::pin(self.connect(helpers, permit)).await
+        Box::pin(self.connect(helpers, permit, client)).await
+    }
+
+    /// A permit for another connection. Where idle connections are other clients', the one used least recently makes
+    /// room.
+    fn acquire(&self) -> Option<Permit> {
+        self.endpoint.try_acquire().or_else(|| {
+            self.proxy_protocol()?;
+            self.yield_one();
+            self.endpoint.try_acquire()
+        })
     }
 
     /// Takes a connection back that can carry another request. It is watched when it has been idle for a while
@@ -347,6 +369,8 @@ impl Upstream {
         let now = rt::now();
         let lately = |at| now.saturating_duration_since(at) < self.limits.check;
         self.idle.borrow().len() < wanted
+            // For whom?
+            && self.proxy_protocol().is_none()
             && !self.warming.get()
             && !self.warmed.get().is_some_and(lately)
             && !self.endpoint.is_waited_for()
@@ -361,7 +385,7 @@ impl Upstream {
             let Some(permit) = self.endpoint.try_acquire() else {
                 break;
             };
-            match self.connect(helpers, permit).await {
+            match self.connect(helpers, permit, None).await {
                 Ok(connection) => {
                     helpers.counters.upstream_connects.add(1);
                     let before = self.idle.borrow().len();
@@ -388,9 +412,16 @@ impl Upstream {
         }
     }
 
-    fn take_idle(&self, careful: bool) -> Option<Box<Connection>> {
+    fn take_idle(&self, careful: bool, client: &Named) -> Option<Box<Connection>> {
         loop {
-            let mut taken = self.idle.borrow_mut().pop()?;
+            let mut taken = match self.proxy_protocol() {
+                None => self.idle.borrow_mut().pop()?,
+                Some(_) => {
+                    let mut idle = self.idle.borrow_mut();
+                    let own = idle.iter().rposition(|one| one.connection.client == *client)?;
+                    idle.remove(own)
+                }
+            };
             let quiet = if taken.watched {
                 let mut cx = Context::from_waker(Waker::noop());
                 taken.connection.io.poll_read(&mut cx).is_pending()
@@ -404,7 +435,7 @@ impl Upstream {
         }
     }
 
-    async fn wait_for_permit(&self, helpers: &Helpers) -> Result<Won, ConnectError> {
+    async fn wait_for_permit(&self, helpers: &Helpers, client: &Named) -> Result<Won, ConnectError> {
         if self.waiters.borrow().len() >= self.limits.max_waiters {
             return Err(ConnectError::Crowded);
         }
@@ -412,12 +443,12 @@ impl Upstream {
         timer.set_after(self.limits.pool_wait);
         let mut place = Waiting::begin(self);
         let won = poll_fn(|cx| {
-            if let Some(connection) = self.take_idle(true) {
+            if let Some(connection) = self.take_idle(true, client) {
                 return Poll::Ready(Won::Connection(connection));
             }
             place.stand(cx.waker());
             self.endpoint.wait(helpers.shard);
-            match self.endpoint.try_acquire() {
+            match self.acquire() {
                 Some(permit) => Poll::Ready(Won::Permit(permit)),
                 None => Poll::Pending,
             }
@@ -428,7 +459,12 @@ impl Upstream {
     }
 
     /// Connects to the first of the target's addresses that answers and, where it speaks TLS, shakes hands.
-    async fn connect(&self, helpers: &Helpers, permit: Permit) -> Result<Box<Connection>, ConnectError> {
+    async fn connect(
+        &self,
+        helpers: &Helpers,
+        permit: Permit,
+        client: Named,
+    ) -> Result<Box<Connection>, ConnectError> {
         let deadline = rt::now() + self.limits.connect;
         let mut timer = rt::Timer::new();
         timer.set(deadline);
@@ -445,9 +481,15 @@ impl Upstream {
         let mut last = ConnectError::TimedOut;
         loop {
             match race.event().await {
-                race::Event::Connected(address, stream, slower) => {
+                race::Event::Connected(address, mut stream, slower) => {
                     for late in slower {
                         self.failed(late, helpers);
+                    }
+                    if let Some(version) = self.proxy_protocol() {
+                        // Leaves with the request's head, or the handshake's first message.
+                        let mut header = rt::Buffer::with_capacity(proxy_protocol::WRITTEN_MAX);
+                        proxy_protocol::write(version, client.as_deref(), &mut header);
+                        stream.queue(header.freeze());
                     }
                     match rt::with_deadline(&mut timer, self.secure(stream)).await {
                         Ok(Ok(io)) => {
@@ -458,6 +500,7 @@ impl Upstream {
                                 io,
                                 reused: false,
                                 spoiled: false,
+                                client,
                                 counted: Counted::active(&helpers.counters),
                                 _permit: permit,
                             }));
@@ -585,6 +628,8 @@ pub struct Upstreams {
     endpoints: Arc<Endpoints>,
     client_tls: ClientConfigs,
     limits: UpstreamLimits,
+    /// Some target was told of clients.
+    tell_clients: Cell<bool>,
     /// What connecting needs.
     pub helpers: Helpers,
 }
@@ -602,8 +647,14 @@ impl Upstreams {
             endpoints,
             client_tls,
             limits,
+            tell_clients: Cell::new(false),
             helpers,
         }
+    }
+
+    /// Whether backends are told whose connections are.
+    pub fn tell_clients(&self) -> bool {
+        self.tell_clients.get()
     }
 
     /// This shard's side of a target; connections are kept over changes of configuration (decision D9). The node's
@@ -611,6 +662,9 @@ impl Upstreams {
     pub fn of(&self, target: &Target) -> Rc<Upstream> {
         if let Some(known) = self.by_target.borrow().get(target) {
             return Rc::clone(known);
+        }
+        if target.proxy_protocol().is_some() {
+            self.tell_clients.set(true);
         }
         let tls = self.client_tls.of(target).map(|config| {
             // Sessions are the target's own: another's may not even be of the same policy.

@@ -6,7 +6,7 @@
 use tidegate_plan::integration::BackendMethod;
 use tidegate_plan::path::{self, NormalPath};
 use tidegate_plan::trie::Captures;
-use tidegate_plan::{HttpBackend, Integration, Plan, Verb};
+use tidegate_plan::{HttpBackend, Integration, Plan, ProxyProtocol, Verb};
 use tidegate_proto::config::v1::{ExplainStep, Probe, ProbeResult};
 use tidegate_rt as rt;
 
@@ -185,5 +185,10 @@ fn call(plan: &Plan, backend: &HttpBackend) -> String {
     };
     let (scheme, authority) = (target.scheme().as_str(), target.authority());
     let timeout = backend.timeout().as_millis();
-    format!("{method} to {scheme}://{authority}, within {timeout} ms")
+    let named = match target.proxy_protocol() {
+        Some(ProxyProtocol::V1) => "; the PROXY protocol, version 1, names the client",
+        Some(ProxyProtocol::V2) => "; the PROXY protocol, version 2, names the client",
+        None => "",
+    };
+    format!("{method} to {scheme}://{authority}, within {timeout} ms{named}")
 }

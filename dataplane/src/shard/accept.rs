@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: rt::Listener, protocol: P
     let _accepting = Accepting::new(&shard);
     let address = listener.local_addr();
     let loopback = address.as_ref().is_ok_and(|address| address.ip().is_loopback());
-    let port = address.map_or(0, |address| address.port());
+    let local = address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     let mut left = shard.bounds.newcomers;
     loop {
         let slot = Slot::take(&shard, &listener).await;
@@ -41,7 +42,11 @@ pub(super) async fn accept(shard: Rc<Shard>, listener: rt::Listener, protocol: P
                     peer,
                     protocol,
                     loopback: loopback && peer.ip().is_loopback(),
-                    port,
+                    local: match local.ip().is_unspecified() && shard.upstreams.tell_clients() {
+                        // On all addresses: which one it was is asked only where somebody is told.
+                        true => stream.local_addr().unwrap_or(local),
+                        false => local,
+                    },
                 };
                 drop(rt::spawn(connection::run(
                     Rc::clone(&shard),

@@ -15,6 +15,7 @@ use super::http1::Http1;
 use super::http2::Http2;
 use super::{Protocol, Shard};
 use crate::http::{Compression, Framing, HeadWriter, RequestHead};
+use crate::net::proxy_protocol::Addresses;
 use crate::net::tls::Certificates;
 use crate::pipeline::After;
 use crate::pipeline::failure::Failure;
@@ -29,8 +30,8 @@ pub struct Origin {
     pub protocol: Protocol,
     /// Both ends are on this machine's loopback.
     pub loopback: bool,
-    /// The port it came in by, here or at the proxy.
-    pub port: u16,
+    /// What it connected to, here or at the proxy.
+    pub local: SocketAddr,
 }
 
 /// What a TLS connection was made for (decision D18).
@@ -172,6 +173,16 @@ impl Client {
             wire,
             shard,
         }
+    }
+
+    /// Both ends of its connection, for a backend that is to be told; `None` for a request of our own.
+    pub fn addresses(&self) -> Option<Box<Addresses>> {
+        self.test.is_none().then(|| {
+            Box::new(Addresses {
+                source: self.origin.peer,
+                destination: self.origin.local,
+            })
+        })
     }
 
     /// The peer's address as text.

@@ -90,7 +90,7 @@ pub(crate) async fn serve_test(shard: Rc<Shard>, stream: rt::Stream, test: Rc<Te
         peer: SocketAddr::from(([127, 0, 0, 1], 0)),
         protocol: Protocol::Https,
         loopback: true,
-        port: 443,
+        local: SocketAddr::from(([127, 0, 0, 1], 443)),
     };
     let wire = Wire::Http1(Http1::new(Io::Plain(stream), place, &shard.limits));
     let mut client = Client::new(shard, origin, None, wire);
@@ -193,7 +193,8 @@ async fn proxied(shard: &Shard, mut stream: rt::Stream, origin: &mut Origin) -> 
                 if let Some(addresses) = header.addresses {
                     let source = addresses.source;
                     origin.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
-                    origin.port = addresses.destination.port();
+                    let to = addresses.destination;
+                    origin.local = SocketAddr::new(to.ip().to_canonical(), to.port());
                     origin.loopback &= origin.peer.ip().is_loopback();
                 }
                 drop(input.split_to(header.length));

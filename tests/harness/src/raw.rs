@@ -78,6 +78,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The client's own address.
+    pub fn local(&self) -> Result<SocketAddr> {
+        Ok(self.stream.local_addr()?)
+    }
+
     /// Connects.
     pub fn open(address: SocketAddr) -> Result<Self> {
         Ok(Self {
