@@ -119,6 +119,7 @@ pub(crate) fn data(global: &GlobalArgs, args: &DataPlaneArgs) -> anyhow::Result<
         http2_prior_knowledge: settings.http2_prior_knowledge,
         ready_file: settings.ready_file.clone(),
         proxy_protocol: settings.proxied()?,
+        upstream_source: settings.upstream_source.clone(),
         take_over: args.take_over,
         supervisor: args.supervised_by,
         successor: args.supervised_by.is_none().then(successor),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroU16,
     path::{Path, PathBuf},
 };
@@ -72,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) domain_suffix: String,
     /// Plain HTTP connections may begin with HTTP/2.
     pub(crate) http2_prior_knowledge: bool,
+    /// Addresses from which backends are connected to, one a family at most.
+    pub(crate) upstream_source: Vec<IpAddr>,
     /// Limits and time-outs by the names that `tidegate limits` prints.
     pub(crate) limits: BTreeMap<String, toml::Value>,
 }
@@ -103,6 +105,7 @@ impl Default for Settings {
             region: "us-east-1".to_owned(),
             domain_suffix: "localhost".to_owned(),
             http2_prior_knowledge: false,
+            upstream_source: Vec::new(),
             limits: BTreeMap::new(),
         }
     }
@@ -182,6 +185,17 @@ impl Settings {
                 "account-id is `{}`; an account has exactly 12 digits",
                 self.account_id
             );
+        }
+        for family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
+            if self
+                .upstream_source
+                .iter()
+                .filter(|source| family(source))
+                .count()
+                > 1
+            {
+                bail!("upstream-source has two addresses of one family; it takes one of each at most");
+            }
         }
         if let Some(format) = &self.log_format
             && !matches!(format.as_str(), "text" | "json")
@@ -386,6 +400,7 @@ const KEYS: &[&str] = &[
     "region",
     "domain-suffix",
     "http2-prior-knowledge",
+    "upstream-source",
     "limits",
 ];
 
@@ -519,6 +534,26 @@ mod tests {
                     .proxied()?
                     .http
             );
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn backends_are_connected_to_from_one_address_a_family() {
+        in_jail(|jail| {
+            for (text, good) in [
+                ("upstream-source = ['10.0.0.1']\n", true),
+                ("upstream-source = ['10.0.0.1', '2001:db8::1']\n", true),
+                ("upstream-source = ['10.0.0.1', '10.0.0.2']\n", false),
+                ("upstream-source = ['eth0']\n", false),
+            ] {
+                jail.create_file("t.toml", text)?;
+                assert_eq!(
+                    Settings::load(&global("t.toml"), Flags::default()).is_ok(),
+                    good,
+                    "{text}"
+                );
+            }
             Ok(())
         });
     }

@@ -4,7 +4,7 @@ mod run;
 
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -70,6 +70,8 @@ pub struct Options {
     pub fault_injection: bool,
     /// Plain connections may begin with HTTP/2, without an upgrade (RFC 9113 section 3.3).
     pub http2_prior_knowledge: bool,
+    /// Addresses from which backends are connected to, one a family at most; none: by the routing table.
+    pub upstream_source: Vec<IpAddr>,
 }
 
 /// A command that starts a data plane with the settings of this one.
@@ -106,6 +108,7 @@ impl Options {
             successor: None,
             fault_injection: std::env::var_os("TIDEGATE_FAULT_INJECTION").is_some_and(|value| value == "1"),
             http2_prior_knowledge: false,
+            upstream_source: Vec::new(),
         }
     }
 }
@@ -320,6 +323,7 @@ impl Node {
                 epoch,
                 fault_injection: options.fault_injection,
                 http2_prior_knowledge: options.http2_prior_knowledge,
+                upstream_source: options.upstream_source.clone(),
             };
             // More shards than processors: the scheduler knows better than a fixed choice.
             let cpu = (count <= cpus.len()).then(|| cpus[index]);

@@ -8,9 +8,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
+use tidegate_plan::{Limit, Limits};
 use tidegate_rt as rt;
 
 use crate::node::{Error, Options};
@@ -94,7 +96,7 @@ impl Sockets {
                 continue;
             }
             let count = if role == Role::Metrics { 1 } else { shards };
-            let bound = bind(address, count).map_err(|source| Error::Listen {
+            let bound = bind(address, count, listening(&options.limits)).map_err(|source| Error::Listen {
                 address,
                 purpose: role.name(),
                 source,
@@ -104,9 +106,21 @@ impl Sockets {
         if !held.iter().any(|(role, _)| role.protocol().is_some()) {
             return Err(Error::NothingToServe);
         }
-        Ok(Self {
+        let sockets = Self {
             held: Mutex::new(held),
-        })
+        };
+        sockets.tune(options);
+        Ok(sockets)
+    }
+
+    /// Tells the kernel about sockets that another process has made.
+    fn tune(&self, options: &Options) {
+        let listening = listening(&options.limits);
+        for (role, socket) in &*self.held() {
+            if let Err(error) = listening.apply(socket) {
+                tracing::warn!(%role, %error, "an option of a listening socket cannot be set");
+            }
+        }
     }
 
     /// Sockets that another process has bound. Each must be a TCP socket that listens.
@@ -122,8 +136,6 @@ impl Sockets {
                         "the socket for {role} is no listening TCP socket"
                     )));
                 }
-                // Accepted connections inherit it.
-                reference.set_tcp_nodelay(true)?;
                 Ok((role, TcpListener::from(socket)))
             })
             .collect()
@@ -145,7 +157,10 @@ impl Sockets {
             held: Mutex::new(held),
         };
         match sockets.mismatch(options) {
-            None => Ok(sockets),
+            None => {
+                sockets.tune(options);
+                Ok(sockets)
+            }
             Some(mismatch) => Err(mismatch),
         }
     }
@@ -220,15 +235,49 @@ impl Sockets {
     }
 }
 
+/// How sockets listen. Accepted connections inherit what it says of them, so that accepting costs no further calls.
+fn listening(limits: &Limits) -> rt::ListenOptions {
+    let some = |limit| Some(limits.duration(limit)).filter(|time| !time.is_zero());
+    rt::ListenOptions {
+        reuse_port: false,
+        backlog: i32::try_from(limits.get(Limit::ListenBacklog)).unwrap_or(i32::MAX),
+        defer_accept: some(Limit::DeferAccept),
+        fast_open: u32::try_from(limits.get(Limit::FastOpen)).unwrap_or(u32::MAX),
+        tcp: tcp(limits, Limit::ClientKeepaliveIdle, Limit::ClientUserTimeout),
+    }
+}
+
+/// How connections to backends behave.
+pub(crate) fn towards_backends(limits: &Limits) -> rt::TcpOptions {
+    tcp(limits, Limit::UpstreamKeepaliveIdle, Limit::UpstreamUserTimeout)
+}
+
+fn tcp(limits: &Limits, keepalive_idle: Limit, user_timeout: Limit) -> rt::TcpOptions {
+    let some = |limit| Some(limits.duration(limit)).filter(|time| !time.is_zero());
+    rt::TcpOptions {
+        nodelay: limits.get(Limit::TcpNodelay) == 1,
+        keepalive: some(keepalive_idle).map(|idle| rt::Keepalive {
+            // The kernel takes whole seconds, and one at least.
+            idle: idle.max(Duration::from_secs(1)),
+            interval: limits.duration(Limit::KeepaliveInterval),
+            retries: u32::try_from(limits.get(Limit::KeepaliveProbes)).unwrap_or(u32::MAX),
+        }),
+        user_timeout: some(user_timeout),
+        receive_buffer: limits.count(Limit::SocketReceiveBytes),
+        send_buffer: limits.count(Limit::SocketSendBytes),
+        unsent_low_water: u32::try_from(limits.get(Limit::SocketUnsentBytes)).unwrap_or(u32::MAX),
+    }
+}
+
 /// So many sockets on one address; the port is chosen once.
-fn bind(wanted: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+fn bind(wanted: SocketAddr, count: usize, listening: rt::ListenOptions) -> io::Result<Vec<TcpListener>> {
     // A socket without SO_REUSEPORT finds out whether another process holds the port: sharing it would steal from both.
     if wanted.port() != 0 {
         drop(rt::listen(wanted, &rt::ListenOptions::default())?);
     }
     let options = rt::ListenOptions {
         reuse_port: count > 1,
-        ..rt::ListenOptions::default()
+        ..listening
     };
     let mut bound = wanted;
     let mut sockets = Vec::with_capacity(count);
@@ -245,7 +294,8 @@ mod tests {
     use super::*;
 
     fn sockets(http: usize) -> Sockets {
-        let bound = bind("127.0.0.1:0".parse().unwrap(), http).unwrap();
+        let listening = listening(&Limits::default());
+        let bound = bind("127.0.0.1:0".parse().unwrap(), http, listening).unwrap();
         Sockets {
             held: Mutex::new(bound.into_iter().map(|socket| (Role::Http, socket)).collect()),
         }
@@ -262,6 +312,83 @@ mod tests {
                 let total: usize = assigned.iter().map(Vec::len).sum();
                 assert_eq!(total, count.max(shards));
             }
+        }
+    }
+
+    /// Each row of the table comes out where it belongs; zeros leave it to the kernel.
+    #[test]
+    fn options_come_from_the_table() {
+        let mut limits = Limits::default();
+        for (name, value) in [
+            ("listen-backlog", "11"),
+            ("defer-accept", "12s"),
+            ("fast-open", "13"),
+            ("tcp-nodelay", "0"),
+            ("client-keepalive-idle", "14s"),
+            ("client-user-timeout", "15s"),
+            ("upstream-keepalive-idle", "16s"),
+            ("upstream-user-timeout", "17s"),
+            ("keepalive-interval", "18s"),
+            ("keepalive-probes", "19"),
+            ("socket-receive-bytes", "20000"),
+            ("socket-send-bytes", "21000"),
+            ("socket-unsent-bytes", "22000"),
+        ] {
+            limits.set(name, value).unwrap();
+        }
+        let seconds = Duration::from_secs;
+        let expected = |idle, user_timeout| rt::TcpOptions {
+            nodelay: false,
+            keepalive: Some(rt::Keepalive {
+                idle: seconds(idle),
+                interval: seconds(18),
+                retries: 19,
+            }),
+            user_timeout: Some(seconds(user_timeout)),
+            receive_buffer: 20_000,
+            send_buffer: 21_000,
+            unsent_low_water: 22_000,
+        };
+        let options = listening(&limits);
+        assert_eq!((options.backlog, options.defer_accept), (11, Some(seconds(12))));
+        assert_eq!((options.fast_open, options.tcp), (13, expected(14, 15)));
+        assert_eq!(towards_backends(&limits), expected(16, 17));
+
+        let options = listening(&Limits::default());
+        let plain = rt::TcpOptions::default();
+        assert_eq!(
+            (options.backlog, options.defer_accept, options.fast_open),
+            (4096, None, 0)
+        );
+        assert!(options.tcp.keepalive.is_some());
+        assert_eq!(
+            rt::TcpOptions {
+                keepalive: None,
+                ..options.tcp
+            },
+            plain
+        );
+        assert_eq!(towards_backends(&Limits::default()), plain);
+    }
+
+    /// D17: sockets that systemd or the process before has made get the options, too.
+    #[test]
+    fn inherited_sockets_are_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut options = Options::new("unused");
+        options.limits.set("client-keepalive-idle", "123s").unwrap();
+        options.http = Some(listener.local_addr().unwrap());
+        let copy = listener.try_clone().unwrap();
+        for held in [
+            Sockets::bind(&options, vec![(Role::Http, listener)], 1).unwrap(),
+            Sockets::taken_over(&options, vec![(Role::Http, copy)]).unwrap(),
+        ] {
+            let address = held.address(Role::Http).unwrap();
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            let (accepted, _) = held.copy(Role::Http).unwrap().unwrap().accept().unwrap();
+            let accepted = SockRef::from(&accepted);
+            assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+            assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(123));
         }
     }
 

@@ -300,3 +300,22 @@ fn the_last_address_is_never_ejected() {
         }
     });
 }
+
+/// A backend is connected to from the address that is set for its family.
+#[test]
+fn backends_are_connected_to_from_the_set_address() {
+    on_both_drivers(|driver| {
+        let (told, peers) = mpsc::channel();
+        let backend = Backend::start(move |mut peer| {
+            told.send(peer.stream.peer_addr().unwrap().ip()).unwrap();
+            while peer.request().is_some() {
+                answer(&mut peer, OK);
+            }
+        });
+        let source: std::net::IpAddr = "127.0.0.5".parse().unwrap();
+        let mut gateway = Gateway::tuned(driver, |options| options.upstream_source = vec![source]);
+        gateway.deploy(Api::proxy(backend.address));
+        assert_eq!(gateway.get("/test/a").text(), "ok");
+        assert_eq!(wait(&peers), source);
+    });
+}

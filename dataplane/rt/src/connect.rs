@@ -4,59 +4,25 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::time::Duration;
 
 use monoio::net::TcpStream;
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::op::{Op, Port};
+use crate::options::{self, TcpOptions};
 use crate::runtime;
 use crate::stream::Stream;
 
-/// When and how often the kernel asks an idle peer whether it is still there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keepalive {
-    /// Idle time before the first probe.
-    pub idle: Duration,
-    /// Time between probes.
-    pub interval: Duration,
-    /// Unanswered probes after which the connection is dead.
-    pub retries: u32,
-}
-
 /// How a connection is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ConnectOptions {
-    /// Whether small segments are sent at once.
-    pub nodelay: bool,
-    /// Keep-alive probes.
-    pub keepalive: Option<Keepalive>,
+    /// How it behaves.
+    pub tcp: TcpOptions,
     /// The local address to connect from; port 0 lets the kernel choose one.
     pub local: Option<SocketAddr>,
     /// The network interface to connect through, by name.
     pub interface: Option<String>,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> ConnectOptions {
-        ConnectOptions {
-            nodelay: true,
-            keepalive: None,
-            local: None,
-            interface: None,
-        }
-    }
-}
-
-impl Keepalive {
-    pub(crate) fn apply(&self, socket: &Socket) -> io::Result<()> {
-        let options = TcpKeepalive::new()
-            .with_time(self.idle)
-            .with_interval(self.interval)
-            .with_retries(self.retries);
-        socket.set_tcp_keepalive(&options)
-    }
 }
 
 impl Stream {
@@ -103,14 +69,14 @@ fn open(address: SocketAddr, options: &ConnectOptions) -> io::Result<Socket> {
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
-    socket.set_tcp_nodelay(options.nodelay)?;
-    if let Some(keepalive) = &options.keepalive {
-        keepalive.apply(&socket)?;
-    }
+    options.tcp.apply(&socket)?;
     if let Some(interface) = &options.interface {
         socket.bind_device(Some(interface.as_bytes()))?;
     }
     if let Some(local) = options.local {
+        if local.port() == 0 {
+            options::set_port_later(&socket)?;
+        }
         socket.bind(&local.into())?;
     }
     Ok(socket)

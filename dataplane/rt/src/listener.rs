@@ -8,13 +8,14 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use monoio::io::{CancelHandle, Canceller};
 use monoio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::connect::Keepalive;
 use crate::op::{Op, Port};
+use crate::options::{self, TcpOptions};
 use crate::runtime;
 use crate::stream::Stream;
 
@@ -29,10 +30,12 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn.
     pub backlog: i32,
-    /// Whether accepted connections send small segments at once.
-    pub nodelay: bool,
-    /// Keep-alive probes on accepted connections.
-    pub keepalive: Option<Keepalive>,
+    /// Connections are handed out when their first bytes are there, or after so many seconds.
+    pub defer_accept: Option<Duration>,
+    /// Connections at a time that may bring their first bytes with their first packet; 0: none may.
+    pub fast_open: u32,
+    /// How accepted connections behave.
+    pub tcp: TcpOptions,
 }
 
 impl Default for ListenOptions {
@@ -40,9 +43,24 @@ impl Default for ListenOptions {
         ListenOptions {
             reuse_port: false,
             backlog: 4096,
-            nodelay: true,
-            keepalive: None,
+            defer_accept: None,
+            fast_open: 0,
+            tcp: TcpOptions::default(),
         }
+    }
+}
+
+impl ListenOptions {
+    /// Tells the kernel what may be told of a socket that is bound already, as one from another process is.
+    pub fn apply(&self, socket: &impl AsFd) -> io::Result<()> {
+        self.tcp.apply(socket)?;
+        if let Some(time) = self.defer_accept {
+            options::set_defer_accept(socket, time)?;
+        }
+        if self.fast_open > 0 {
+            options::set_fast_open(socket, self.fast_open)?;
+        }
+        Ok(())
     }
 }
 
@@ -58,10 +76,7 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<std::n
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_tcp_nodelay(options.nodelay)?;
-    if let Some(keepalive) = &options.keepalive {
-        keepalive.apply(&socket)?;
-    }
+    options.apply(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket.into())

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -52,6 +52,17 @@ pub fn order(addresses: impl Iterator<Item = Address> + Clone, first: usize) -> 
     order
 }
 
+/// How connections are made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// What the kernel is told.
+    pub tcp: rt::TcpOptions,
+    /// The address from which IPv4 addresses are connected to; `None`: by the routing table.
+    pub source_v4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub source_v6: Option<Ipv6Addr>,
+}
+
 /// Attempts at connecting to a target's addresses.
 pub struct Race {
     addresses: Order,
@@ -60,6 +71,7 @@ pub struct Race {
     next: usize,
     running: SmallVec<[Attempt; 2]>,
     delay: Duration,
+    how: How,
     timer: rt::Timer,
     deadline: rt::Timer,
 }
@@ -88,7 +100,7 @@ pub enum Event {
 
 impl Race {
     /// Nothing has begun yet; the time of all attempts together ends at `deadline`.
-    pub fn new(addresses: Order, port: u16, delay: Duration, deadline: Instant) -> Self {
+    pub fn new(addresses: Order, port: u16, delay: Duration, deadline: Instant, how: How) -> Self {
         let mut timer = rt::Timer::new();
         timer.set(deadline);
         Self {
@@ -97,6 +109,7 @@ impl Race {
             next: 0,
             running: SmallVec::new(),
             delay,
+            how,
             timer: rt::Timer::new(),
             deadline: timer,
         }
@@ -142,9 +155,18 @@ impl Race {
 
     fn begin(&mut self, address: Address) {
         let peer = SocketAddr::new(address.ip, self.port);
+        let source: Option<IpAddr> = match address.ip {
+            IpAddr::V4(_) => self.how.source_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.how.source_v6.map(IpAddr::V6),
+        };
+        let options = rt::ConnectOptions {
+            tcp: self.how.tcp,
+            local: source.map(|source| SocketAddr::new(source, 0)),
+            interface: None,
+        };
         self.running.push(Attempt {
             address,
-            future: Box::pin(async move { rt::Stream::connect(peer, &rt::ConnectOptions::default()).await }),
+            future: Box::pin(async move { rt::Stream::connect(peer, &options).await }),
         });
         self.next += 1;
         self.timer.set_after(self.delay);
@@ -163,7 +185,7 @@ impl fmt::Debug for Race {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -227,7 +249,7 @@ mod tests {
             let addresses = addresses.clone();
             let kind = rt::probe(choice).unwrap();
             let events = rt::run(rt::RuntimeOptions::new(kind), async move {
-                let mut race = Race::new(addresses, port, delay, rt::now() + limit);
+                let mut race = Race::new(addresses, port, delay, rt::now() + limit, How::default());
                 let mut events = Vec::new();
                 loop {
                     match race.event().await {

@@ -57,6 +57,8 @@ pub struct UpstreamLimits {
     pub retry_percent: u32,
     /// Retries in hand after a quiet time.
     pub retry_burst: u32,
+    /// How connections are made.
+    pub how: race::How,
 }
 
 /// A shard's side of a target.
@@ -477,7 +479,7 @@ impl Upstream {
             .map_err(|_| ConnectError::Name(Arc::clone(self.names.name())))?;
         let order = self.order(&addresses);
         let port = self.endpoint.target.port();
-        let mut race = Race::new(order, port, self.limits.attempt_delay, deadline);
+        let mut race = Race::new(order, port, self.limits.attempt_delay, deadline, self.limits.how);
         let mut last = ConnectError::TimedOut;
         loop {
             match race.event().await {

@@ -6,7 +6,9 @@ use tidegate_plan::{Limit, Limits};
 
 use super::http2::Allowances;
 use crate::http::HeadLimits;
+use crate::net::race::How;
 use crate::net::upstream::UpstreamLimits;
+use crate::sockets;
 
 /// The rows of the table of limits that a shard needs, in the types it needs them in.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +153,10 @@ impl Bounds {
                 retry_percent: u32::try_from(limits.get(Limit::RetryBudget))
                     .unwrap_or(100)
                     .min(100),
+                how: How {
+                    tcp: sockets::towards_backends(limits),
+                    ..How::default()
+                },
             },
         }
     }

@@ -16,7 +16,7 @@ mod routes;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
@@ -80,6 +80,8 @@ pub struct Start {
     pub fault_injection: bool,
     /// Plain connections may begin with HTTP/2.
     pub http2_prior_knowledge: bool,
+    /// Addresses from which backends are connected to.
+    pub upstream_source: Vec<IpAddr>,
 }
 
 /// How far a shard's life has come.
@@ -163,8 +165,15 @@ pub async fn run(start: Start) -> io::Result<()> {
         epoch,
         fault_injection,
         http2_prior_knowledge,
+        upstream_source,
     } = start;
-    let bounds = Bounds::new(&limits);
+    let mut bounds = Bounds::new(&limits);
+    for source in upstream_source {
+        match source {
+            IpAddr::V4(address) => bounds.upstream.how.source_v4 = Some(address),
+            IpAddr::V6(address) => bounds.upstream.how.source_v6 = Some(address),
+        }
+    }
     let mut inbox = mail.attach()?;
     let lulls = Rc::new(Lulls::default());
     let helpers = Helpers {

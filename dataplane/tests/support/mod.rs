@@ -80,15 +80,22 @@ impl Gateway {
     }
 
     fn with(driver: DriverChoice, limits: Limits, https: bool, http2: bool) -> Self {
+        Self::tuned(driver, |options| {
+            options.https = https.then(|| "127.0.0.1:0".parse().unwrap());
+            options.limits = limits;
+            options.http2_prior_knowledge = http2;
+        })
+    }
+
+    /// With other options than a test's usual ones.
+    pub fn tuned(driver: DriverChoice, tune: impl FnOnce(&mut Options)) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut options = Options::new(data.path());
         options.http = Some("127.0.0.1:0".parse().unwrap());
-        options.https = https.then(|| "127.0.0.1:0".parse().unwrap());
         options.shards = NonZeroUsize::new(1);
         options.driver = driver;
-        options.limits = limits;
         options.fault_injection = true;
-        options.http2_prior_knowledge = http2;
+        tune(&mut options);
         let node = Node::start(&options).unwrap();
         let address = node.addresses().http.unwrap();
         let https = node.addresses().https;
