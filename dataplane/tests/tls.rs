@@ -11,11 +11,12 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, ServerConfig, ServerConnection,
-    SignatureScheme, StreamOwned, SupportedProtocolVersion, version,
+    CipherSuite, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, NamedGroup,
+    ServerConfig, ServerConnection, SignatureScheme, StreamOwned, SupportedProtocolVersion, version,
 };
 use support::{Api, Gateway, PATIENCE, get, mock, on_both_drivers, request};
 use tidegate_dataplane::config::{Certificate, Change};
+use tidegate_harness::http2::{Ended, Http2};
 use tidegate_plan::integration::{BackendMethod, UriPartSpec};
 use tidegate_plan::{HttpBackend, Integration, Limits, Target};
 
@@ -28,10 +29,15 @@ fn key_pair(name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
 }
 
 fn certificate(id: &str, name: &str) -> (Change, CertificateDer<'static>) {
-    let (chain, key) = key_pair(name);
+    certificate_for(id, &[name])
+}
+
+fn certificate_for(id: &str, names: &[&str]) -> (Change, CertificateDer<'static>) {
+    let (chain, key) = key_pair(names[0]);
     let key = aws_lc_rs::sign::any_supported_type(&key).unwrap();
     let key = Arc::new(CertifiedKey::new(vec![chain.clone()], key));
-    let made = Certificate::new(id.into(), vec![name.to_owned()], key);
+    let names = names.iter().map(|&name| name.to_owned()).collect();
+    let made = Certificate::new(id.into(), names, key);
     (Change::Certificate(Arc::new(made)), chain)
 }
 
@@ -85,6 +91,34 @@ impl ServerCertVerifier for Shown {
     }
 }
 
+/// A client that takes any certificate.
+fn client_config(
+    provider: CryptoProvider,
+    versions: &[&'static SupportedProtocolVersion],
+) -> (ClientConfig, Arc<Shown>) {
+    let provider = Arc::new(provider);
+    let shown = Arc::new(Shown(Mutex::new(None), Arc::clone(&provider)));
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&shown) as Arc<dyn ServerCertVerifier>)
+        .with_no_client_auth();
+    (config, shown)
+}
+
+fn connect(
+    address: SocketAddr,
+    name: &str,
+    config: &Arc<ClientConfig>,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let session = ClientConnection::new(Arc::clone(config), name).unwrap();
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    StreamOwned::new(session, socket)
+}
+
 struct TlsClient {
     stream: StreamOwned<ClientConnection, TcpStream>,
     shown: Arc<Shown>,
@@ -92,21 +126,10 @@ struct TlsClient {
 
 impl TlsClient {
     fn connect(address: SocketAddr, name: &str, versions: &[&'static SupportedProtocolVersion]) -> Self {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let shown = Arc::new(Shown(Mutex::new(None), Arc::clone(&provider)));
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&shown) as Arc<dyn ServerCertVerifier>)
-            .with_no_client_auth();
+        let (mut config, shown) = client_config(aws_lc_rs::default_provider(), versions);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let session =
-            ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap();
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self {
-            stream: StreamOwned::new(session, socket),
+            stream: connect(address, name, &Arc::new(config)),
             shown,
         }
     }
@@ -175,6 +198,165 @@ fn certificates_are_chosen_by_name_and_swapped_in_place() {
         assert_eq!(new.get(name, "/test/pets").0, 200);
         assert_eq!(new.shown(), second_shown);
         assert_eq!(old.get(name, "/test/pets").0, 200);
+    });
+}
+
+/// D18, RFC 9113 section 9.1.2: a connection may carry requests for every name of the certificate that it was made with,
+/// and for no other; what is misdirected ends its stream and no more.
+#[test]
+fn an_http2_connection_serves_the_names_of_its_certificate() {
+    on_both_drivers(|driver| {
+        let mut gateway = Gateway::with_https(driver);
+        let mut api = Api::default();
+        api.route("/pets", get(), mock(200, "{}"));
+        gateway.deploy(api.finish());
+        let name = "api.execute-api.localhost";
+        let (two, _) = certificate_for("a", &["*.execute-api.localhost", "alias.example"]);
+        let (other, _) = certificate("b", "other.example");
+        gateway.apply(vec![two, other]);
+        for version in BOTH {
+            let (mut config, _) = client_config(aws_lc_rs::default_provider(), &[version]);
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            let config = Arc::new(config);
+            let open = |server_name: &str| {
+                let mut client = Http2::over(connect(gateway.https.unwrap(), server_name, &config));
+                client.begin(&[]).unwrap();
+                client
+            };
+            let mut client = open(name);
+            for (stream, authority, status) in [
+                (1, name, 200),
+                // Under the same certificate, but no API has that host.
+                (3, "alias.example", 403),
+                (5, "other.example", 421),
+                (7, "nobody.example", 421),
+                (9, name, 200),
+            ] {
+                let seen = client.get(stream, authority, "/test/pets").unwrap();
+                assert_eq!(
+                    (seen.status, seen.ended),
+                    (Some(status), Ended::Whole),
+                    "{authority}"
+                );
+                if status == 421 {
+                    let body = String::from_utf8(seen.body).unwrap();
+                    assert!(body.contains("Misdirected Request"), "{body}");
+                }
+            }
+            assert!(client.goaways.is_empty() && !client.closed);
+            let mut client = open("other.example");
+            assert_eq!(client.get(1, name, "/test/pets").unwrap().status, Some(421));
+            let mut client = open("alias.example");
+            assert_eq!(client.get(1, name, "/test/pets").unwrap().status, Some(200));
+        }
+    });
+}
+
+/// AES-128-GCM comes first whatever the client prefers, and the post-quantum group where the client offers it, without
+/// another round trip.
+#[test]
+fn the_server_chooses_cipher_suite_and_group() {
+    on_both_drivers(|driver| {
+        let mut gateway = Gateway::with_https(driver);
+        let (first, _) = certificate("a", "*.execute-api.localhost");
+        gateway.apply(vec![first]);
+        let shaken = |provider: CryptoProvider, version| {
+            let (config, _) = client_config(provider, &[version]);
+            let name = "api.execute-api.localhost";
+            let mut stream = connect(gateway.https.unwrap(), name, &Arc::new(config));
+            while stream.conn.is_handshaking() {
+                match stream.conn.complete_io(&mut stream.sock) {
+                    // As in `TlsClient::get`.
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    result => drop(result.unwrap()),
+                }
+            }
+            assert_eq!(stream.conn.handshake_kind(), Some(HandshakeKind::Full));
+            let suite = stream.conn.negotiated_cipher_suite().unwrap().suite();
+            let group = stream.conn.negotiated_key_exchange_group().unwrap().name();
+            (suite, group)
+        };
+        use aws_lc_rs::{cipher_suite as suite, kx_group};
+        for (version, offered, chosen) in [
+            (
+                &version::TLS13,
+                vec![
+                    suite::TLS13_CHACHA20_POLY1305_SHA256,
+                    suite::TLS13_AES_256_GCM_SHA384,
+                    suite::TLS13_AES_128_GCM_SHA256,
+                ],
+                CipherSuite::TLS13_AES_128_GCM_SHA256,
+            ),
+            (
+                &version::TLS13,
+                vec![
+                    suite::TLS13_CHACHA20_POLY1305_SHA256,
+                    suite::TLS13_AES_256_GCM_SHA384,
+                ],
+                CipherSuite::TLS13_AES_256_GCM_SHA384,
+            ),
+            (
+                &version::TLS12,
+                vec![
+                    suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+                    suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                    suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+                ],
+                CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            ),
+        ] {
+            let provider = CryptoProvider {
+                cipher_suites: offered,
+                ..aws_lc_rs::default_provider()
+            };
+            assert_eq!(shaken(provider, version).0, chosen);
+        }
+        for (offered, chosen) in [
+            (
+                vec![kx_group::X25519MLKEM768, kx_group::X25519],
+                NamedGroup::X25519MLKEM768,
+            ),
+            (vec![kx_group::X25519], NamedGroup::X25519),
+            (vec![kx_group::SECP256R1], NamedGroup::secp256r1),
+        ] {
+            let provider = CryptoProvider {
+                kx_groups: offered,
+                ..aws_lc_rs::default_provider()
+            };
+            assert_eq!(shaken(provider, &version::TLS13).1, chosen);
+        }
+    });
+}
+
+/// D18: a client that comes back is spared half of the handshake, in both versions, also after certificates have changed.
+#[test]
+fn sessions_of_clients_are_resumed() {
+    on_both_drivers(|driver| {
+        let mut gateway = Gateway::with_https(driver);
+        let mut api = Api::default();
+        api.route("/pets", get(), mock(200, "{}"));
+        gateway.deploy(api.finish());
+        let (address, name) = (gateway.https.unwrap(), "api.execute-api.localhost");
+        for version in BOTH {
+            let (first, _) = certificate("a", "*.execute-api.localhost");
+            gateway.apply(vec![first]);
+            let (config, shown) = client_config(aws_lc_rs::default_provider(), &[version]);
+            let config = Arc::new(config);
+            let kind = || {
+                let stream = connect(address, name, &config);
+                let mut client = TlsClient {
+                    stream,
+                    shown: Arc::clone(&shown),
+                };
+                assert_eq!(client.get(name, "/test/pets").0, 200);
+                client.stream.conn.handshake_kind().unwrap()
+            };
+            assert_eq!(kind(), HandshakeKind::Full, "{version:?}");
+            assert_eq!(kind(), HandshakeKind::Resumed, "{version:?}");
+            let (second, _) = certificate("a", "*.execute-api.localhost");
+            gateway.apply(vec![second]);
+            assert_eq!(kind(), HandshakeKind::Resumed, "{version:?}");
+        }
     });
 }
 

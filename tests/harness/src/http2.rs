@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -174,10 +174,15 @@ pub struct Stream {
     pub late_reset: Option<u32>,
 }
 
+/// What a connection runs over: TCP, or TLS over it.
+trait Transport: Read + Write + std::fmt::Debug + Send {}
+
+impl<T: Read + Write + std::fmt::Debug + Send> Transport for T {}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Http2 {
-    stream: TcpStream,
+    stream: Box<dyn Transport>,
     pending: Vec<u8>,
     /// Streams by number.
     pub streams: BTreeMap<u32, Stream>,
@@ -198,8 +203,13 @@ pub struct Http2 {
 impl Http2 {
     /// Connects and says nothing.
     pub fn silent(address: SocketAddr) -> Result<Self> {
-        Ok(Self {
-            stream: connect(address)?,
+        Ok(Self::over(connect(address)?))
+    }
+
+    /// Over a transport that is connected; says nothing.
+    pub fn over(stream: impl Read + Write + std::fmt::Debug + Send + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
             pending: Vec::new(),
             streams: BTreeMap::new(),
             goaways: Vec::new(),
@@ -208,7 +218,7 @@ impl Http2 {
             reads: true,
             acknowledges: true,
             closed: false,
-        })
+        }
     }
 
     /// Connects and sends the preface.
@@ -219,10 +229,15 @@ impl Http2 {
     /// As [`Http2::open`], with settings.
     pub fn with_settings(address: SocketAddr, values: &[(u16, u32)]) -> Result<Self> {
         let mut connection = Self::silent(address)?;
+        connection.begin(values)?;
+        Ok(connection)
+    }
+
+    /// Sends the preface, with settings.
+    pub fn begin(&mut self, values: &[(u16, u32)]) -> Result<()> {
         // SETTINGS_HEADER_TABLE_SIZE 0: response heads are literal.
         let all = [&[(1, 0)], values].concat();
-        connection.send([PREFACE, &settings(&all)].concat())?;
-        Ok(connection)
+        self.send([PREFACE, &settings(&all)].concat())
     }
 
     /// Writes bytes as they are. A connection that the server has ended is no error: reading tells how.
