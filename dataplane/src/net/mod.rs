@@ -7,5 +7,6 @@ pub mod names;
 pub mod permits;
 pub mod proxy_protocol;
 pub mod race;
+mod retry_budget;
 pub mod tls;
 pub mod upstream;

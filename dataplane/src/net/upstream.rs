@@ -22,6 +22,7 @@ use super::names::Names;
 use super::permits::{Endpoint, Endpoints, Permit};
 use super::proxy_protocol::{self, Addresses};
 use super::race::{self, Address, Race};
+use super::retry_budget::RetryBudget;
 use super::tls::{ClientConfigs, Sessions, TlsStream};
 use crate::shard::Lulls;
 use crate::telemetry::ShardCounters;
@@ -781,58 +782,4 @@ impl Upstreams {
 enum Won {
     Permit(Permit),
     Connection(Box<Connection>),
-}
-
-/// Retries in proportion to requests, with some in hand after a quiet time.
-#[derive(Debug)]
-struct RetryBudget {
-    /// In hundredths of a retry.
-    left: Cell<u32>,
-    percent: u32,
-    most: u32,
-}
-
-const RETRY_COST: u32 = 100;
-
-impl RetryBudget {
-    fn new(percent: u32, burst: u32) -> Self {
-        let most = burst.saturating_mul(RETRY_COST);
-        Self {
-            left: Cell::new(if percent == 0 { 0 } else { most }),
-            percent,
-            most,
-        }
-    }
-
-    fn credit(&self) {
-        self.left.set((self.left.get() + self.percent).min(self.most));
-    }
-
-    fn take(&self) -> bool {
-        let left = self.left.get().checked_sub(RETRY_COST);
-        if let Some(left) = left {
-            self.left.set(left);
-        }
-        left.is_some()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// D11.
-    #[test]
-    fn retries_are_a_fifth_of_the_requests() {
-        let budget = RetryBudget::new(20, 10);
-        let in_hand = (0..100).filter(|_| budget.take()).count();
-        assert_eq!(in_hand, 10);
-        let mut retried = 0;
-        for _ in 0..100 {
-            budget.credit();
-            retried += u32::from(budget.take());
-        }
-        assert_eq!(retried, 20);
-        assert!(!RetryBudget::new(0, 10).take());
-    }
 }
