@@ -15,6 +15,7 @@ mod planes;
 mod proxied;
 mod spread;
 mod test_invoke;
+mod through;
 mod tls;
 mod told;
 mod units;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         ("tls", tls::TESTS),
         ("proxied", proxied::TESTS),
         ("told", told::TESTS),
+        ("through", through::TESTS),
         ("upgrades", upgrades::TESTS),
         ("units", units::TESTS),
         ("spread", spread::TESTS),

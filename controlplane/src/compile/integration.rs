@@ -6,7 +6,7 @@ use regex::Regex;
 use tidegate_proto::config::v1::{self as config, ParameterLocation, integration::Kind};
 
 use super::{Warnings, mapping, uri};
-use crate::model::{Integration, IntegrationResponse, IntegrationType, Method};
+use crate::model::{BackendHttp2, Integration, IntegrationResponse, IntegrationType, Method, PassThrough};
 
 /// A step that answers the service's 500.
 pub(super) fn broken(reason: String) -> config::Integration {
@@ -132,7 +132,25 @@ fn http(
             _ => config::ProxyProtocol::Unspecified,
         }
         .into(),
+        pass_through: integration.pass_through.as_ref().and_then(pass_through),
     })
+}
+
+/// `None` where nothing is on: such a method is a plain one to the data plane.
+fn pass_through(pass: &PassThrough) -> Option<config::PassThrough> {
+    let http2 = match pass.http2.as_deref().and_then(BackendHttp2::parse) {
+        None => config::BackendHttp2::Unspecified,
+        Some(BackendHttp2::PriorKnowledge) => config::BackendHttp2::PriorKnowledge,
+        Some(BackendHttp2::Alpn) => config::BackendHttp2::Alpn,
+    };
+    let compiled = config::PassThrough {
+        upgrade: pass.upgrade.unwrap_or(false),
+        trailers: pass.trailers.unwrap_or(false),
+        http2: http2.into(),
+        forwarded: pass.forwarded.unwrap_or(false),
+        via: pass.via.unwrap_or(false),
+    };
+    (compiled != config::PassThrough::default()).then_some(compiled)
 }
 
 fn http_with_responses(

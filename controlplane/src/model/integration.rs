@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{IntegrationResponse, Refusal, rules};
+use super::{IntegrationResponse, PassThrough, Refusal, rules};
 
 /// An integration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,6 +66,9 @@ pub struct Integration {
     /// `HTTP` and `HTTP_PROXY` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<String>,
+    /// What passes besides whole messages of HTTP/1.1; `HTTP_PROXY` only (decision D13).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pass_through: Option<PassThrough>,
 }
 
 /// How a backend's certificate is checked.
@@ -183,6 +186,9 @@ impl Integration {
         }
         self.check_target()?;
         self.check_proxy_protocol()?;
+        if let Some(pass) = &self.pass_through {
+            pass.check(self.integration_type(), self.uri.as_deref().unwrap_or_default())?;
+        }
         for (name, value) in self.request_parameters.iter().flatten() {
             rules::mapping_name(name, "integration.request", &["path", "querystring", "header"])?;
             if value.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::context::{Context, scalar};
-use crate::model::{Integration, IntegrationResponse, Method, TlsConfig};
+use crate::model::{Integration, IntegrationResponse, Method, PassThrough, TlsConfig};
 
 /// The integration of the method `verb path`; `method` learns of parameters that only the integration names.
 /// `None`: what stands there is no integration of a REST API, which is a warning.
@@ -42,6 +42,7 @@ pub(super) fn read(
         response_transfer_mode: upper(context.text(place, members, "responseTransferMode")),
         integration_target: context.text(place, members, "integrationTarget"),
         proxy_protocol: context.text(place, members, PROXY_PROTOCOL),
+        pass_through: pass_through(context, place, members),
     };
     if members.contains_key("integrationSubtype") {
         context.warn(format!(
@@ -216,8 +217,27 @@ fn tls(context: &mut Context<'_>, place: &str, members: &Map<String, Value>) -> 
 }
 
 const PROXY_PROTOCOL: &str = "x-tidegate-proxy-protocol";
+/// `x-tidegate-pass-through` (decision D13).
+fn pass_through(context: &mut Context<'_>, place: &str, members: &Map<String, Value>) -> Option<PassThrough> {
+    let pass = context.object(place, members, PASS_THROUGH)?;
+    let place = format!("{place} {PASS_THROUGH}");
+    context.leftovers(
+        &place,
+        pass,
+        &["upgrade", "trailers", "http2", "forwarded", "via"],
+    );
+    Some(PassThrough {
+        upgrade: context.flag(&place, pass, "upgrade"),
+        trailers: context.flag(&place, pass, "trailers"),
+        http2: context.text(&place, pass, "http2"),
+        forwarded: context.flag(&place, pass, "forwarded"),
+        via: context.flag(&place, pass, "via"),
+    })
+}
 
-const KNOWN: [&str; 23] = [
+const PASS_THROUGH: &str = "x-tidegate-pass-through";
+
+const KNOWN: [&str; 24] = [
     "type",
     "uri",
     "httpMethod",
@@ -236,6 +256,7 @@ const KNOWN: [&str; 23] = [
     "responseTransferMode",
     "integrationTarget",
     PROXY_PROTOCOL,
+    PASS_THROUGH,
     // Said in words of their own.
     "payloadFormatVersion",
     "integrationSubtype",

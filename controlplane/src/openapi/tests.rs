@@ -71,6 +71,44 @@ fn proxy_protocol() {
     }
 }
 
+/// D13: the extension becomes the integration's setting; one that cannot be is an error.
+#[test]
+fn pass_through() {
+    let with = |kind: &str, uri: &str, pass: Value| {
+        with_integration(
+            "/a",
+            json!({"type": kind, "httpMethod": "GET", "uri": uri, "x-tidegate-pass-through": pass}),
+        )
+    };
+    let all = json!({"upgrade": true, "trailers": "true", "http2": "alpn", "forwarded": true, "via": false});
+    let imported = read(with("http_proxy", "https://example.com/", all)).expect("imports");
+    assert_eq!(imported.warnings, Vec::<String>::new());
+    assert_eq!(
+        integration(&imported, "/a", "GET").pass_through,
+        Some(crate::model::PassThrough {
+            upgrade: Some(true),
+            trailers: Some(true),
+            http2: Some("alpn".into()),
+            forwarded: Some(true),
+            via: Some(false),
+        })
+    );
+    let imported = read(with("http_proxy", "http://example.com/", json!({"tunnel": true}))).expect("imports");
+    assert!(
+        imported.warnings[0].contains("`tunnel` is not supported"),
+        "{:?}",
+        imported.warnings
+    );
+    for (kind, http2, said) in [
+        ("http", "prior-knowledge", "HTTP_PROXY"),
+        ("http_proxy", "alpn", "https://"),
+        ("http_proxy", "h2c", "prior-knowledge, alpn"),
+    ] {
+        let text = invalid(with(kind, "http://example.com/", json!({"http2": http2})));
+        assert!(text.contains(said), "{text}");
+    }
+}
+
 /// SCN-072, OAP-001: the sample is imported in one step, without a warning.
 #[test]
 fn pet_store() {

@@ -277,13 +277,14 @@ fn changes_of(
 }
 
 /// Members whose own members a mask may name; below any other member stand keys of a map.
-const NESTED: [&str; 9] = [
+const NESTED: [&str; 10] = [
     "accessLogSettings",
     "canarySettings",
     "endpointConfiguration",
     "location",
     "methodIntegration",
     "mutualTlsAuthentication",
+    "passThrough",
     "quota",
     "throttle",
     "tlsConfig",

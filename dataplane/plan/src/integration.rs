@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::header::{HeaderName, HeaderValue};
 use crate::names::{NameError, Status, Verb};
+use crate::pass_through::PassThrough;
 
 /// What answers a method.
 #[derive(Debug, Clone)]
@@ -47,6 +48,8 @@ pub enum IntegrationError {
     UriLiteral(String),
     #[error("response pattern `{0}` comes after the default, which takes everything")]
     AfterDefault(String),
+    #[error("HTTP/2 by ALPN needs a backend behind TLS")]
+    AlpnWithoutTls,
     #[error("time-out of {0} ms is not between {1} and {2} ms")]
     Timeout(u32, u32, u32),
 }
@@ -247,6 +250,7 @@ pub struct HttpBackend {
     mappings: Box<[Mapping]>,
     responses: Box<[ResponseSelection]>,
     timeout: Duration,
+    pass_through: Option<PassThrough>,
 }
 
 /// A piece of the URI's path and query, with its placeholder resolved.
@@ -436,7 +440,29 @@ impl HttpBackend {
             mappings: mappings.into(),
             responses: responses.into(),
             timeout: timeout(timeout_ms)?,
+            pass_through: None,
         })
+    }
+
+    /// Lets more pass than whole messages of HTTP/1.1, to a backend of this scheme.
+    ///
+    /// # Errors
+    /// Where such a backend cannot be spoken to so.
+    pub fn with_pass_through(
+        self,
+        pass_through: PassThrough,
+        scheme: Scheme,
+    ) -> Result<Self, IntegrationError> {
+        pass_through.check(scheme)?;
+        Ok(HttpBackend {
+            pass_through: pass_through.is_any().then_some(pass_through),
+            ..self
+        })
+    }
+
+    /// What passes besides whole messages of HTTP/1.1; `None` where nothing does.
+    pub fn pass_through(&self) -> Option<PassThrough> {
+        self.pass_through
     }
 
     /// Which of the plan's targets is called.

@@ -325,6 +325,7 @@ pub enum Limit {
     ConnectAttemptDelay,
     PoolWaitTimeout,
     StreamIdleTimeout,
+    TunnelIdleTimeout,
     IntegrationTimeout,
     DrainTimeout,
     WatchDelay,
@@ -443,7 +444,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 101] = [
+const ROWS: [Row; 102] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -462,7 +463,7 @@ const ROWS: [Row; 101] = [
     row(Limit::ChunkExtensionBytes, "chunk-extension-bytes", Unit::Bytes, [KIB, 0, 64 * KIB],
         "400 or 502, connection closed", "The extensions of all chunks of a body together"),
     row(Limit::TrailerBytes, "trailer-bytes", Unit::Bytes, [8 * KIB, 0, 64 * KIB],
-        "400 or 502, connection closed", "A body's trailer section, which is read and dropped"),
+        "400 or 502, connection closed", "A body's trailer section, which is dropped unless `x-tidegate-pass-through` lets trailers pass"),
     row(Limit::InformationalResponses, "informational-responses", Unit::Count, [8, 0, 100],
         "502, backend connection closed", "Responses 1xx of a backend before its final one"),
     // Times.
@@ -490,6 +491,8 @@ const ROWS: [Row; 101] = [
         "504", "For a free connection when a target has all it may have"),
     row(Limit::StreamIdleTimeout, "stream-idle-timeout", Unit::Milliseconds, [MINUTE, 100, HOUR],
         "connection reset", "Between two reads of a streamed response body"),
+    row(Limit::TunnelIdleTimeout, "tunnel-idle-timeout", Unit::Milliseconds, [10 * MINUTE, 100, 24 * HOUR],
+        "both connections closed", "While neither side of a tunnel says anything, where a backend has switched protocols"),
     row(Limit::IntegrationTimeout, "integration-timeout", Unit::Milliseconds, [29 * SECOND, 50, 5 * MINUTE],
         "504", "From calling a backend to its response's head where the integration sets no time-out; waiting for nobody but the client does not count (QUO-067)"),
     row(Limit::DrainTimeout, "drain-timeout", Unit::Milliseconds, [30 * SECOND, 0, HOUR],

@@ -14,9 +14,10 @@ use tidegate_plan::integration::{
 use tidegate_plan::names::NameError;
 use tidegate_plan::stage::Variables;
 use tidegate_plan::{
-    AccessLog, AccountId, ApiId, Canary, DeploymentId, GatewayResponse, GatewayResponses, HeaderName,
-    HeaderValue, HttpBackend, Integration, Method, MethodKey, Plan, PlanBuilder, PlanError, ProxyProtocol,
-    Region, ResourceId, ResponseType, StageName, StagePlan, Status, Target, Throttle, Verb,
+    AccessLog, AccountId, ApiId, BackendHttp2, Canary, DeploymentId, GatewayResponse, GatewayResponses,
+    HeaderName, HeaderValue, HttpBackend, Integration, Method, MethodKey, PassThrough, Plan, PlanBuilder,
+    PlanError, ProxyProtocol, Region, ResourceId, ResponseType, StageName, StagePlan, Status, Target, Throttle,
+    Verb,
 };
 use tidegate_proto::config::v1 as proto;
 
@@ -231,6 +232,7 @@ fn backend(
         Ok(proto::ProxyProtocol::V2) => Some(ProxyProtocol::V2),
         Err(_) => return Err(unknown("the version of the PROXY protocol")),
     });
+    let scheme = target.scheme();
     let target = builder.target(target)?;
     let verb = match http.http_method.as_str() {
         "ANY" => BackendMethod::Same,
@@ -284,7 +286,32 @@ fn backend(
             })
         })
         .collect::<Result<_, ContentError>>()?;
-    HttpBackend::new(target, verb, uri, mappings, responses, timeout).map_err(fails)
+    let backend = HttpBackend::new(target, verb, uri, mappings, responses, timeout).map_err(fails)?;
+    match http.pass_through {
+        None => Ok(backend),
+        Some(pass) => backend
+            .with_pass_through(pass_through(pass, unknown)?, scheme)
+            .map_err(fails),
+    }
+}
+
+fn pass_through(
+    pass: proto::PassThrough,
+    unknown: &dyn Fn(&'static str) -> ContentError,
+) -> Result<PassThrough, ContentError> {
+    let http2 = match proto::BackendHttp2::try_from(pass.http2) {
+        Ok(proto::BackendHttp2::Unspecified) => None,
+        Ok(proto::BackendHttp2::PriorKnowledge) => Some(BackendHttp2::PriorKnowledge),
+        Ok(proto::BackendHttp2::Alpn) => Some(BackendHttp2::Alpn),
+        Err(_) => return Err(unknown("how the backend is spoken to")),
+    };
+    Ok(PassThrough {
+        upgrade: pass.upgrade,
+        trailers: pass.trailers,
+        http2,
+        forwarded: pass.forwarded,
+        via: pass.via,
+    })
 }
 
 fn gateway_response(response: proto::GatewayResponse) -> Result<GatewayResponse, ContentError> {

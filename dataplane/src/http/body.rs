@@ -1,9 +1,10 @@
 //! A body of any framing, as it arrives.
 
+use http::HeaderMap;
 use tidegate_plan::limits::{Limit, Limits};
 use tidegate_rt::Chunk;
 
-use super::chunked::{ChunkedDecoder, Step};
+use super::chunked::{ChunkedDecoder, Step, TrailerLines};
 use super::error::BodyError;
 
 /// How a body ends.
@@ -43,6 +44,8 @@ enum Kind {
     Chunked(ChunkedDecoder),
     UntilClose,
     Done,
+    /// Done, and trailers have come that are wanted.
+    Trailed(Box<TrailerLines>),
 }
 
 /// What a look at the input gave.
@@ -77,7 +80,7 @@ impl Decoder {
     /// Takes the next piece of the body off the front of `input`. Call until it says `More` or `End`.
     pub fn decode(&mut self, input: &mut Chunk) -> Result<Decoded, BodyError> {
         let data = match &mut self.kind {
-            Kind::Done => return Ok(Decoded::End),
+            Kind::Done | Kind::Trailed(_) => return Ok(Decoded::End),
             _ if input.is_empty() => return Ok(Decoded::More),
             Kind::UntilClose => std::mem::take(input),
             Kind::Length(left) => {
@@ -99,7 +102,7 @@ impl Decoder {
                 }
                 Step::End(used) => {
                     input.advance(used);
-                    self.kind = Kind::Done;
+                    self.kind = decoder.take_trailers().map_or(Kind::Done, Kind::Trailed);
                     return Ok(Decoded::End);
                 }
             },
@@ -108,21 +111,39 @@ impl Decoder {
         Ok(Decoded::Data(data))
     }
 
+    /// Has trailers kept, which are dropped otherwise. To be called before the body's end has come.
+    pub fn keep_trailers(&mut self) {
+        if let Kind::Chunked(decoder) = &mut self.kind {
+            decoder.keep_trailers();
+        }
+    }
+
+    /// The trailers of a body that has ended, where there are any and they were to be kept.
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+        let Kind::Trailed(lines) = &self.kind else {
+            return None;
+        };
+        let fields = lines.fields();
+        self.kind = Kind::Done;
+        Some(fields)
+    }
+
     /// Says that the connection has ended, which ends a body without a framing of its own and cuts any other
     /// short.
     pub fn end_of_input(&mut self) -> Result<(), BodyError> {
         match self.kind {
-            Kind::Done | Kind::UntilClose => {
+            Kind::UntilClose => {
                 self.kind = Kind::Done;
                 Ok(())
             }
+            Kind::Done | Kind::Trailed(_) => Ok(()),
             Kind::Length(_) | Kind::Chunked(_) => Err(BodyError::Truncated),
         }
     }
 
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
-        matches!(self.kind, Kind::Done)
+        matches!(self.kind, Kind::Done | Kind::Trailed(_))
     }
 
     /// Body bytes so far, without the framing.
@@ -134,7 +155,7 @@ impl Decoder {
     pub fn remaining(&self) -> Option<u64> {
         match self.kind {
             Kind::Length(left) => Some(left),
-            Kind::Done => Some(0),
+            Kind::Done | Kind::Trailed(_) => Some(0),
             Kind::Chunked(_) | Kind::UntilClose => None,
         }
     }
@@ -183,6 +204,44 @@ mod tests {
                 (body.len(), &rest[..], decoder.remaining()),
                 (0, &b"GET /"[..], Some(0))
             );
+        }
+    }
+
+    /// RFC 9112 section 7.1.2: trailers are there for who wants them, however they are cut.
+    #[test]
+    fn trailers_are_kept_for_who_asks() {
+        let wire = b"5\r\nhello\r\n0\r\nX-Sum: 1:2 \r\nx-b:\r\nX-Sum:3\r\n\r\nGET /";
+        for cut in 1..wire.len() {
+            for keep in [true, false] {
+                let mut decoder = Decoder::new(Framing::Chunked, &Limits::default());
+                if keep {
+                    decoder.keep_trailers();
+                }
+                let mut rest = Vec::new();
+                for piece in wire.chunks(cut) {
+                    let mut input = Chunk::copy_from_slice(piece);
+                    while let Decoded::Data(_) = decoder.decode(&mut input).unwrap() {}
+                    rest.extend_from_slice(&input);
+                }
+                assert!(decoder.is_done() && rest == b"GET /", "cut into {cut}");
+                let trailers = decoder.take_trailers();
+                match trailers {
+                    None => assert!(!keep),
+                    Some(trailers) => {
+                        let all: Vec<_> = trailers
+                            .get_all("x-sum")
+                            .iter()
+                            .map(|value| value.as_bytes())
+                            .collect();
+                        assert_eq!(
+                            (all, trailers.get("x-b").unwrap().is_empty()),
+                            (vec![&b"1:2"[..], b"3"], true)
+                        );
+                        assert!(keep);
+                    }
+                }
+                assert!(decoder.take_trailers().is_none() && decoder.is_done());
+            }
         }
     }
 

@@ -2,10 +2,11 @@
 //!
 //! The decoder is a state machine over slices: it says where the next piece of the body stands and copies nothing.
 //! It is strict: sizes are hexadecimal digits and nothing else, every line ends in CRLF, extensions and trailers
-//! are bounded and dropped.
+//! are bounded, and dropped unless somebody asks for trailers.
 
 use std::ops::Range;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tidegate_plan::header::is_token_byte;
 
 use super::error::BodyError;
@@ -14,9 +15,15 @@ use super::error::BodyError;
 #[derive(Debug, Clone)]
 pub struct ChunkedDecoder {
     state: State,
-    extensions_left: usize,
-    trailers_left: usize,
+    extensions_left: u32,
+    trailers_left: u32,
+    /// The lines of the trailer section so far, where they are asked for.
+    kept: Option<Box<TrailerLines>>,
 }
+
+/// The lines of a trailer section, each with its end. Boxed where it is kept: few bodies have one.
+#[derive(Debug, Clone, Default)]
+pub struct TrailerLines(Vec<u8>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -45,6 +52,16 @@ enum State {
     Done,
 }
 
+impl State {
+    /// Within the lines of the trailer section, the blank one at its end aside.
+    fn is_in_trailer(self) -> bool {
+        matches!(
+            self,
+            State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf
+        )
+    }
+}
+
 /// What one step over some input found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -60,11 +77,23 @@ impl ChunkedDecoder {
     /// Begins a body, with bounds for the extensions and the trailer section.
     pub fn new(extension_bytes: usize, trailer_bytes: usize) -> Self {
         let state = State::Size { value: 0, digits: 0 };
+        let narrow = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
         ChunkedDecoder {
             state,
-            extensions_left: extension_bytes,
-            trailers_left: trailer_bytes,
+            extensions_left: narrow(extension_bytes),
+            trailers_left: narrow(trailer_bytes),
+            kept: None,
         }
+    }
+
+    /// Has the trailer section kept. To be called before its first byte has come.
+    pub fn keep_trailers(&mut self) {
+        self.kept = Some(Box::default());
+    }
+
+    /// The lines of the trailer section, each with its end, where they were to be kept and there were any.
+    pub fn take_trailers(&mut self) -> Option<Box<TrailerLines>> {
+        self.kept.take().filter(|lines| !lines.0.is_empty())
     }
 
     /// Whether the body has ended.
@@ -94,7 +123,14 @@ impl ChunkedDecoder {
                 return Ok(Step::More);
             };
             at += 1;
+            let before = self.state;
             self.state = self.next(b)?;
+            if let Some(kept) = &mut self.kept
+                && before.is_in_trailer()
+                && self.state != State::FinalLf
+            {
+                kept.0.push(b);
+            }
         }
     }
 
@@ -156,7 +192,7 @@ fn refuse_control(b: u8, error: BodyError) -> Result<(), BodyError> {
     }
 }
 
-fn spend(left: &mut usize, error: BodyError) -> Result<(), BodyError> {
+fn spend(left: &mut u32, error: BodyError) -> Result<(), BodyError> {
     *left = left.checked_sub(1).ok_or(error)?;
     Ok(())
 }
@@ -197,6 +233,39 @@ impl ChunkPrefix {
 impl AsRef<[u8]> for ChunkPrefix {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[usize::from(self.start)..]
+    }
+}
+
+/// Writes the end of a body with trailers.
+pub fn last_chunk(trailers: &HeaderMap) -> Vec<u8> {
+    let mut out = b"0\r\n".to_vec();
+    for (name, value) in trailers {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+impl TrailerLines {
+    /// The fields, which the decoder has checked.
+    pub(super) fn fields(&self) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for line in self.0.split(|b| *b == b'\n') {
+            let Some(colon) = memchr::memchr(b':', line) else {
+                continue;
+            };
+            let value = line[colon + 1..].trim_ascii();
+            if let (Ok(name), Ok(value)) = (
+                HeaderName::from_bytes(&line[..colon]),
+                HeaderValue::from_bytes(value),
+            ) {
+                fields.append(name, value);
+            }
+        }
+        fields
     }
 }
 

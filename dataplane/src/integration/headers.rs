@@ -1,5 +1,7 @@
 //! Which headers pass between client and backend, and under which name (decision D13).
 
+use http::{HeaderMap, HeaderName};
+
 use crate::http::Known;
 
 /// What becomes of a header on its way to the client.
@@ -88,6 +90,49 @@ pub(super) fn to_client(known: Option<Known>) -> Rule {
         ) => Rule::Remap,
         _ => Rule::Pass,
     }
+}
+
+/// Where trailers go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// With the request.
+    ToBackend,
+    /// With the response.
+    ToClient,
+}
+
+/// What of a trailer section passes: nothing that would not as a header under its own name, and nothing that a recipient
+/// must know before the body (RFC 9110 section 6.5.1).
+pub(super) fn passed_trailers(received: HeaderMap, way: Way) -> HeaderMap {
+    let passes = |name: &HeaderName| {
+        let known = Known::from_name(name.as_str().as_bytes());
+        let as_header = match way {
+            Way::ToBackend => passes_to_backend(known),
+            Way::ToClient => to_client(known) == Rule::Pass,
+        };
+        let is_early = matches!(
+            known,
+            Some(
+                Known::Authorization
+                    | Known::ContentEncoding
+                    | Known::ContentType
+                    | Known::Host
+                    | Known::Range
+                    | Known::XApiKey
+            )
+        ) || matches!(
+            name.as_str(),
+            "cookie" | "set-cookie" | "content-range" | "cache-control"
+        );
+        as_header && !is_early
+    };
+    let mut passed = HeaderMap::with_capacity(received.len());
+    for name in received.keys().filter(|name| passes(name)) {
+        for value in received.get_all(name) {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    passed
 }
 
 /// Static headers of a response of type `HTTP` (OBV-259 to OBV-261).

@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 
+use tidegate_plan::PassThrough;
 use tidegate_plan::integration::{HttpBackend, ResponseSelection};
 use tidegate_rt as rt;
 use tidegate_rt::Instant;
 
 use super::headers::{self, Rule};
 use super::relay::{self, Answer, Broken, Upload};
-use super::request;
-use crate::http::{Decoded, Decoder, Framing, HeadWriter, Known, ResponseHead};
+use super::{request, through};
+use crate::http::{Decoded, Decoder, Fields, Framing, HeadWriter, Known, ResponseHead};
 use crate::net::upstream::{ConnectError, Connection, Named, Upstream};
 use crate::pipeline::exchange::{Called, Exchange};
 use crate::pipeline::failure::Failure;
@@ -22,12 +23,14 @@ use crate::shard::{Client, Delivery, Gone, LocalStage};
 pub(super) enum Kind {
     /// `HTTP_PROXY`.
     Proxy,
+    /// `HTTP_PROXY` that lets more pass (decision D13).
+    Through(PassThrough),
     /// `HTTP`.
     Custom,
 }
 
 /// How a call ends that did not bring an answer to the client's connection.
-enum Ended {
+pub(super) enum Ended {
     Failure(Failure),
     Gone(Gone),
     Crowded,
@@ -47,30 +50,44 @@ pub(super) async fn call(
     let begun = rt::now();
     let deadline = begun + backend.timeout();
     let answered = attempt(x, client, stage, &upstream, backend, kind, deadline).await;
-    let note = |x: &mut Exchange<'_>, status, error| {
-        x.outcome.integration = Some(Called {
-            begun,
-            answered: rt::now(),
-            status,
-            error,
-        });
-    };
     match answered {
         Ok((answer, connection)) => {
-            note(x, Some(answer.head.status()), "");
-            if let Some(test) = &client.test {
-                test.note_answer(&answer.head);
-            }
-            probe("response", x, client);
+            note_answer(x, client, begun, &answer.head);
             respond(x, client, stage, backend, kind, &upstream, answer, connection).await
         }
-        Err(Ended::Failure(failure)) => {
-            note(x, None, failure.message);
+        Err(ended) => end(x, client, begun, ended),
+    }
+}
+
+/// Notes what the backend has answered.
+pub(super) fn note_answer(x: &mut Exchange<'_>, client: &Client, begun: Instant, head: &ResponseHead) {
+    note(x, begun, Some(head.status()), "");
+    if let Some(test) = &client.test {
+        test.note_answer(head);
+    }
+    probe("response", x, client);
+}
+
+/// Notes what came of the call.
+pub(super) fn note(x: &mut Exchange<'_>, begun: Instant, status: Option<u16>, error: &'static str) {
+    x.outcome.integration = Some(Called {
+        begun,
+        answered: rt::now(),
+        status,
+        error,
+    });
+}
+
+/// Ends a call that brought no answer.
+pub(super) fn end(x: &mut Exchange<'_>, client: &mut Client, begun: Instant, ended: Ended) -> After {
+    match ended {
+        Ended::Failure(failure) => {
+            note(x, begun, None, failure.message);
             gateway_response::answer(x, client, failure)
         }
-        Err(Ended::Gone(gone)) => client_gone(x, client, gone),
-        Err(Ended::Crowded) => {
-            note(x, None, Failure::OVERLOADED.message);
+        Ended::Gone(gone) => client_gone(x, client, gone),
+        Ended::Crowded => {
+            note(x, begun, None, Failure::OVERLOADED.message);
             overloaded(x, client)
         }
     }
@@ -111,7 +128,7 @@ fn client_gone(x: &mut Exchange<'_>, client: &mut Client, gone: Gone) -> After {
 
 /// Gets a connection and an answer's head, again on a new connection where that is safe (decision D11). All attempts
 /// together have until `deadline`.
-async fn attempt(
+pub(super) async fn attempt(
     x: &mut Exchange<'_>,
     client: &mut Client,
     stage: &LocalStage,
@@ -129,6 +146,9 @@ async fn attempt(
     }
     let idempotent = !matches!(request::method(x, backend), "POST" | "PATCH");
     let mut upload = Upload::new(head, framing, shard.bounds.retry_hold);
+    if let Kind::Through(pass) = kind {
+        upload.pass_through(pass.trailers, through::switches(x, pass));
+    }
     let to_head = request::method(x, backend) == "HEAD";
     // A second attempt is on a new connection.
     let mut idle = upstream.checkout_idle(!idempotent, &named(client, upstream));
@@ -193,7 +213,7 @@ fn named(client: &Client, upstream: &Upstream) -> Named {
     clippy::too_many_arguments,
     reason = "the parts of one exchange, each borrowed in its own way"
 )]
-async fn respond(
+pub(super) async fn respond(
     x: &mut Exchange<'_>,
     client: &mut Client,
     stage: &LocalStage,
@@ -211,7 +231,7 @@ async fn respond(
     let framing = head.framing();
     let shard = Rc::clone(&client.shard);
     let selected = match kind {
-        Kind::Proxy => None,
+        Kind::Proxy | Kind::Through(_) => None,
         Kind::Custom => {
             let place = x.place;
             let chosen = place.and_then(|place| {
@@ -249,6 +269,11 @@ async fn respond(
     x.outcome.status = status;
 
     let mut decoder = Decoder::new(framing, &shard.limits);
+    if let Kind::Through(pass) = kind
+        && through::takes_trailers(x, pass)
+    {
+        decoder.keep_trailers();
+    }
     let small = rest.as_ref().map_or(0, |rest| rest.len().min(SMALL));
     let mut response = client.response(status, HEAD_ROOM + 1024 + small, head.fields().len());
     write_head(
@@ -282,7 +307,7 @@ async fn respond(
         }
     }
     if complete {
-        client.end();
+        relay::end(client, &mut decoder);
     }
     // What follows an answer that nobody asked for cannot be the next one's.
     connection.spoiled |= rest.is_some();
@@ -322,6 +347,21 @@ fn died(x: &mut Exchange<'_>, client: &Client, delivery: Delivery) -> After {
     }
 }
 
+/// Writes the backend's fields that pass to the client; whether there is a media type among them.
+pub(super) fn passed(writer: &mut HeadWriter<'_>, fields: &Fields) -> bool {
+    let named = fields.connection_names_others();
+    writer.kept(fields, |field| {
+        headers::to_client(field.known) == Rule::Pass && !(named && fields.connection_names(field.name))
+    });
+    for field in fields
+        .iter()
+        .filter(|field| headers::to_client(field.known) == Rule::Remap)
+    {
+        writer.prefixed(headers::REMAPPED, field.name, field.value);
+    }
+    fields.get(Known::ContentType).is_some()
+}
+
 /// Body bytes that a response's head is given room for.
 const SMALL: usize = 8 * 1024;
 
@@ -350,19 +390,14 @@ fn write_head(
     );
     let mut typed = false;
     match (kind, selected) {
-        (Kind::Proxy, _) => {
-            let fields = head.fields();
-            let named = fields.connection_names_others();
-            typed = fields.get(Known::ContentType).is_some();
-            writer.kept(fields, |field| {
-                headers::to_client(field.known) == Rule::Pass
-                    && !(named && fields.connection_names(field.name))
-            });
-            for field in fields
-                .iter()
-                .filter(|field| headers::to_client(field.known) == Rule::Remap)
-            {
-                writer.prefixed(headers::REMAPPED, field.name, field.value);
+        (Kind::Proxy, _) => typed = passed(&mut writer, head.fields()),
+        (Kind::Through(pass), _) => {
+            typed = passed(&mut writer, head.fields());
+            if through::takes_trailers(x, pass) && delivery == Delivery::Streamed {
+                through::announced(head.fields(), &mut writer);
+            }
+            if pass.via {
+                through::via(head.fields(), head.version(), &mut writer);
             }
         }
         (Kind::Custom, selected) => {

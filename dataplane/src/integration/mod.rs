@@ -6,6 +6,7 @@ mod mock;
 pub mod query;
 mod relay;
 mod request;
+mod through;
 
 use tidegate_plan::Integration;
 
@@ -32,6 +33,10 @@ pub async fn call(x: &mut Exchange<'_>, client: &mut Client) -> After {
     };
     probe("integration", x, client);
     match &method.integration {
+        // Apart, as it needs far more than a plain one and few routes have it.
+        Integration::HttpProxy(backend) if let Some(pass) = backend.pass_through() => {
+            Box::pin(through::call(x, client, &stage, backend, pass)).await
+        }
         Integration::HttpProxy(backend) => http::call(x, client, &stage, backend, http::Kind::Proxy).await,
         Integration::Http(backend) => http::call(x, client, &stage, backend, http::Kind::Custom).await,
         Integration::Mock(mock) => mock::answer(x, client, mock).await,

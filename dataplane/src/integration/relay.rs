@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use tidegate_rt as rt;
 use tidegate_rt::{Buffer, Chunk, Instant};
 
-use crate::http::chunked::{CHUNK_END, ChunkPrefix, LAST_CHUNK};
+use super::headers;
+use crate::http::chunked::{CHUNK_END, ChunkPrefix, LAST_CHUNK, last_chunk};
 use crate::http::{Decoded, Decoder, Framing, HeadLimits, ResponseHead, Scanner};
 use crate::net::io::Io;
 use crate::shard::{Client, Gone};
@@ -27,6 +28,10 @@ pub(super) struct Upload {
     /// Head and held parts are in the connection's queue.
     begun: bool,
     done: bool,
+    /// The body's trailers go along.
+    trailers: bool,
+    /// It asks for another protocol, so that 101 is an answer.
+    switch: bool,
 }
 
 /// A final answer's head, and what came behind it.
@@ -70,7 +75,15 @@ impl Upload {
             hold,
             begun: false,
             done,
+            trailers: false,
+            switch: false,
         }
+    }
+
+    /// Lets trailers go along, and 101 be an answer.
+    pub(super) fn pass_through(&mut self, trailers: bool, switch: bool) {
+        self.trailers = trailers;
+        self.switch = switch;
     }
 
     /// Prepares for another attempt; `false` when parts of the body are gone.
@@ -104,6 +117,21 @@ impl Upload {
     fn end(&mut self, upstream: &mut Io) {
         self.done = true;
         queue_end(upstream, self.framing);
+    }
+
+    /// Ends a body that trailers may follow.
+    #[cold]
+    fn end_trailed(&mut self, client: &mut Client, upstream: &mut Io, cx: &mut Context<'_>) {
+        match client.poll_trailers(cx) {
+            Poll::Ready(Some(trailers)) if self.framing == Framing::Chunked => {
+                self.done = true;
+                // They are not kept for a second attempt.
+                self.held = None;
+                let trailers = headers::passed_trailers(trailers, headers::Way::ToBackend);
+                upstream.queue(Chunk::from(last_chunk(&trailers)));
+            }
+            _ => self.end(upstream),
+        }
     }
 }
 
@@ -163,7 +191,7 @@ pub(super) async fn ask(
     let shard = std::rc::Rc::clone(&client.shard);
     let bounds = &shard.bounds;
     upload.begin(upstream);
-    let mut received = Received::new(bounds.informational, to_head);
+    let mut received = Received::new(bounds.informational, to_head, upload.switch);
     let mut patience = Patience::new(*deadline, bounds.body_idle);
     client.begin_wait();
     let answered = poll_fn(|cx| {
@@ -177,7 +205,10 @@ pub(super) async fn ask(
                         moved = true;
                     }
                     Poll::Ready(Ok(None)) => {
-                        upload.end(upstream);
+                        match upload.trailers {
+                            false => upload.end(upstream),
+                            true => upload.end_trailed(client, upstream, cx),
+                        }
                         patience.silent = None;
                         moved = true;
                     }
@@ -317,16 +348,18 @@ struct Received {
     any: bool,
     informational: usize,
     to_head: bool,
+    switch: bool,
 }
 
 impl Received {
-    fn new(informational: usize, to_head: bool) -> Self {
+    fn new(informational: usize, to_head: bool, switch: bool) -> Self {
         Self {
             bytes: None,
             scanner: Scanner::new(),
             any: false,
             informational,
             to_head,
+            switch,
         }
     }
 
@@ -363,6 +396,7 @@ impl Received {
                 ResponseHead::parse(head, bare_lf, self.to_head, limits).map_err(|_| Broken::Invalid)?;
             if !head.is_informational() {
                 return match head.status() {
+                    101 if self.switch => Ok(Some(head)),
                     101 => Err(Broken::Upgrade),
                     200..=599 => Ok(Some(head)),
                     _ => Err(Broken::Invalid),
@@ -371,6 +405,14 @@ impl Received {
             self.informational = self.informational.checked_sub(1).ok_or(Broken::Invalid)?;
         }
         Ok(None)
+    }
+}
+
+/// Ends a response as its body has ended: with trailers, where they were kept.
+pub(super) fn end(client: &mut Client, decoder: &mut Decoder) {
+    match decoder.take_trailers() {
+        None => client.end(),
+        Some(trailers) => client.end_with(headers::passed_trailers(trailers, headers::Way::ToClient)),
     }
 }
 
@@ -403,7 +445,7 @@ pub(super) async fn stream(
                     }
                     Poll::Ready(Ok(None)) => {
                         ended = true;
-                        client.end();
+                        end(client, decoder);
                     }
                     Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
                     Poll::Pending => break,

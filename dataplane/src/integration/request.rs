@@ -11,7 +11,7 @@ use tidegate_rt::{Buffer, Chunk};
 
 use super::headers;
 use super::http::Kind;
-use super::query;
+use super::{query, through};
 use crate::http::{Framing, HeadWriter, Known};
 use crate::net::upstream::Upstream;
 use crate::pipeline::exchange::Exchange;
@@ -93,7 +93,7 @@ fn target(
         return Err(Failure::BAD_PATH);
     }
     let mut separator = if path_end == out.len() { b'?' } else { b'&' };
-    if kind == Kind::Proxy
+    if kind != Kind::Custom
         && let Some(own) = x.query.filter(|query| !query.is_empty())
     {
         let mapped = |name: &[u8]| {
@@ -178,6 +178,16 @@ fn fields(
             });
             forwarded(x, client, &mut head);
         }
+        Kind::Through(pass) => {
+            let named = received.connection_names_others();
+            head.kept(received, |field| {
+                headers::passes_to_backend(field.known)
+                    && (mapped.is_empty() || !is_mapped(field.name))
+                    && !(named && received.connection_names(field.name))
+            });
+            forwarded(x, client, &mut head);
+            through::request_fields(x, client, pass, framing, is_mapped, &mut head);
+        }
         Kind::Custom => {
             if !is_mapped(b"accept") {
                 head.known(Known::Accept, b"application/json");
@@ -201,7 +211,7 @@ fn fields(
         }
     }
     match received.get(Known::XAmznTraceId) {
-        Some(trace) if kind == Kind::Proxy => head.known(Known::XAmznTraceId, trace),
+        Some(trace) if kind != Kind::Custom => head.known(Known::XAmznTraceId, trace),
         _ => {
             let shard = &client.shard;
             head.known(

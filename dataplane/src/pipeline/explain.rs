@@ -190,5 +190,9 @@ fn call(plan: &Plan, backend: &HttpBackend) -> String {
         Some(ProxyProtocol::V2) => "; the PROXY protocol, version 2, names the client",
         None => "",
     };
-    format!("{method} to {scheme}://{authority}, within {timeout} ms{named}")
+    let pass = match backend.pass_through() {
+        Some(pass) => format!("; passes through: {pass}"),
+        None => String::new(),
+    };
+    format!("{method} to {scheme}://{authority}, within {timeout} ms{named}{pass}")
 }

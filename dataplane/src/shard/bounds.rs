@@ -37,6 +37,8 @@ pub struct Bounds {
     pub answer_hold: Duration,
     /// Between two reads of a response's body.
     pub stream_idle: Duration,
+    /// While neither side of a tunnel says anything.
+    pub tunnel_idle: Duration,
     /// Bytes read ahead of the current request while it is being answered.
     pub read_ahead: usize,
     /// After which a wait is a long one.
@@ -125,6 +127,7 @@ impl Bounds {
             keep_alive: limits.duration(Limit::KeepAliveTimeout),
             answer_hold: limits.duration(Limit::AnswerHold),
             stream_idle: limits.duration(Limit::StreamIdleTimeout),
+            tunnel_idle: limits.duration(Limit::TunnelIdleTimeout),
             read_ahead: limits.count(Limit::ReadAheadBytes),
             lull: limits.duration(Limit::WatchDelay),
             linger: limits.duration(Limit::LingerTimeout),

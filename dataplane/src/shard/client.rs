@@ -248,6 +248,23 @@ impl Client {
         }
     }
 
+    /// Keeps the trailers of the request's body for [`Client::poll_trailers`]. To be called before the body is asked for.
+    pub fn keep_trailers(&mut self) {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.keep_trailers(),
+            // h2 keeps them until they are asked for.
+            Wire::Http2(_) => {}
+        }
+    }
+
+    /// The trailers of a body that has been taken whole; `None` where there are none.
+    pub fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
+        match &mut self.wire {
+            Wire::Http1(wire) => Poll::Ready(wire.take_trailers()),
+            Wire::Http2(wire) => wire.poll_trailers(cx),
+        }
+    }
+
     /// Discards what has arrived of the request's body; whether nothing of it is left in the way of the next request.
     pub fn discard_received(&mut self) -> bool {
         match &mut self.wire {
@@ -353,6 +370,39 @@ impl Client {
         }
     }
 
+    /// As [`Client::end`], with trailers. They go no further where the body's form has no room for them.
+    pub fn end_with(&mut self, trailers: HeaderMap) {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.end_with(&trailers),
+            Wire::Http2(wire) => wire.end_with(trailers),
+        }
+    }
+
+    // === a tunnel ===
+
+    /// The next bytes of a connection that has ceased to speak HTTP; `None` at the client's end. Only a connection of
+    /// HTTP/1.1 can.
+    pub fn poll_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match &mut self.wire {
+            Wire::Http1(wire) => wire.poll_tunnel(cx),
+            Wire::Http2(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Queues the end of our direction of such a connection, where its transport has one.
+    pub fn end_tunnel(&mut self) {
+        if let Wire::Http1(wire) = &mut self.wire {
+            wire.end_tunnel();
+        }
+    }
+
+    /// Closes our direction of such a connection, once everything is sent; the client's goes on.
+    pub fn shutdown_tunnel(&mut self) {
+        if let Wire::Http1(wire) = &mut self.wire {
+            wire.shutdown_tunnel();
+        }
+    }
+
     /// Bytes queued and not yet sent.
     pub fn queued(&self) -> usize {
         match &self.wire {
@@ -393,11 +443,11 @@ impl Client {
 
 /// Since when a peer has taken nothing of what is to be sent, and how much that was.
 #[derive(Debug, Default)]
-pub(super) struct Stall(Option<(Instant, usize)>);
+pub(crate) struct Stall(Option<(Instant, usize)>);
 
 impl Stall {
     /// Notes what came of an attempt to send.
-    pub(super) fn note(&mut self, sent: &Poll<io::Result<()>>, queued: impl FnOnce() -> usize) {
+    pub(crate) fn note(&mut self, sent: &Poll<io::Result<()>>, queued: impl FnOnce() -> usize) {
         if sent.is_ready() {
             self.0 = None;
             return;
@@ -410,7 +460,7 @@ impl Stall {
     }
 
     /// Whether it has been so for too long. Moves the timer closer where that comes first.
-    pub(super) fn is_over(&self, timer: &mut rt::Timer, shard: &Shard) -> bool {
+    pub(crate) fn is_over(&self, timer: &mut rt::Timer, shard: &Shard) -> bool {
         let Some((since, _)) = self.0 else {
             return false;
         };

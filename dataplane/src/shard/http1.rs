@@ -5,13 +5,14 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use http::HeaderMap;
 use tidegate_plan::Limits;
 use tidegate_rt as rt;
 use tidegate_rt::{Buffer, Chunk, Instant};
 
 use super::client::{Delivery, Gone, Next, Stall};
 use super::{Registered, Shard};
-use crate::http::chunked::{CHUNK_END, ChunkPrefix, LAST_CHUNK};
+use crate::http::chunked::{CHUNK_END, ChunkPrefix, LAST_CHUNK, last_chunk};
 use crate::http::{Decoded, Decoder, Framing, RequestError, RequestHead, Scanner};
 use crate::net::io::Io;
 use crate::pipeline::After;
@@ -232,6 +233,14 @@ impl Http1 {
         }
     }
 
+    pub(super) fn keep_trailers(&mut self) {
+        self.body.keep_trailers();
+    }
+
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.body.take_trailers()
+    }
+
     pub(super) fn body_is_done(&self) -> bool {
         self.body.is_done()
     }
@@ -326,6 +335,36 @@ impl Http1 {
             Some(out) => out.extend_from_slice(LAST_CHUNK),
             None => self.io.queue(Chunk::from_static(LAST_CHUNK)),
         }
+    }
+
+    pub(super) fn end_with(&mut self, trailers: &HeaderMap) {
+        if self.delivery == Delivery::Streamed {
+            self.commit();
+            self.io.queue(Chunk::from(last_chunk(trailers)));
+        }
+    }
+
+    // === a tunnel ===
+
+    pub(super) fn poll_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        loop {
+            if let Some(input) = self.input.take() {
+                return Poll::Ready(Ok(Some(input)));
+            }
+            if self.finished {
+                return Poll::Ready(Ok(None));
+            }
+            ready!(self.poll_receive(cx))?;
+        }
+    }
+
+    pub(super) fn end_tunnel(&mut self) {
+        self.commit();
+        self.io.end();
+    }
+
+    pub(super) fn shutdown_tunnel(&mut self) {
+        self.io.shutdown_write();
     }
 
     pub(super) fn queued(&self) -> usize {

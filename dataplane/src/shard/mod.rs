@@ -30,6 +30,7 @@ use tidegate_rt as rt;
 use accept::Gate;
 pub use accept::Protocol;
 pub use bounds::Bounds;
+pub(crate) use client::Stall;
 pub use client::{Client, Delivery, Gone, Origin, Response};
 pub(crate) use connection::serve_test;
 pub use places::Lulls;

@@ -305,7 +305,7 @@ struct ShardFamily {
 /// Further labels, and the number.
 type Value = (&'static str, fn(&ShardCounters) -> u64);
 
-const SHARD_FAMILIES: [ShardFamily; 19] = [
+const SHARD_FAMILIES: [ShardFamily; 20] = [
     ShardFamily {
         name: "tidegate_shard_requests_total",
         kind: "counter",
@@ -386,6 +386,12 @@ const SHARD_FAMILIES: [ShardFamily; 19] = [
         kind: "counter",
         help: "HTTP/2 connections ended for flooding (ENHANCE_YOUR_CALM).",
         values: &[("", |shard| shard.http2_floods.get())],
+    },
+    ShardFamily {
+        name: "tidegate_tunnels_total",
+        kind: "counter",
+        help: "Exchanges that became tunnels.",
+        values: &[("", |shard| shard.tunnels.get())],
     },
     ShardFamily {
         name: "tidegate_panics_total",

@@ -83,6 +83,8 @@ pub struct ShardCounters {
     pub http2_streams: Counter,
     /// HTTP/2 connections ended because the client flooded them (ENHANCE_YOUR_CALM).
     pub http2_floods: Counter,
+    /// Exchanges that have become tunnels.
+    pub tunnels: Counter,
     /// Connections made to backends.
     pub upstream_connects: Counter,
     /// Connections to backends that could not be made.

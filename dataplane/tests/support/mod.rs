@@ -15,10 +15,12 @@ use tidegate_dataplane::config::{
 use tidegate_dataplane::limit::Registry;
 use tidegate_dataplane::telemetry::ShardCounters;
 use tidegate_dataplane::{Node, Options};
-use tidegate_plan::integration::{BackendMethod, Mapping, MappingSource, MappingTarget, Mock, UriPartSpec};
+use tidegate_plan::integration::{
+    BackendMethod, Mapping, MappingSource, MappingTarget, Mock, Scheme, UriPartSpec,
+};
 use tidegate_plan::{
-    DeploymentId, HttpBackend, Integration, Limits, Method, MethodKey, Plan, PlanBuilder, ResourceId,
-    StagePlan, Status, Target, Throttle, Verb,
+    DeploymentId, HttpBackend, Integration, Limits, Method, MethodKey, PassThrough, Plan, PlanBuilder,
+    ResourceId, StagePlan, Status, Target, Throttle, Verb,
 };
 use tidegate_proto::config::v1::{Probe, ProbeResult, probe::Mode};
 use tidegate_rt::DriverChoice;
@@ -511,6 +513,21 @@ impl Api {
         let integration = api.backend(backend, 0, Kind::Proxy);
         api.route("/{proxy+}", MethodKey::Any, integration);
         api.route("/mock", MethodKey::Any, mock(200, "{\"mocked\":true}"));
+        api.finish()
+    }
+
+    /// As [`Api::proxy`], with what `x-tidegate-pass-through` asks for.
+    pub fn through(backend: SocketAddr, pass: PassThrough) -> StagePlan {
+        let mut api = Self::default();
+        let Integration::HttpProxy(integration) = api.backend(backend, 0, Kind::Proxy) else {
+            unreachable!("asked for a proxy");
+        };
+        let integration = integration.with_pass_through(pass, Scheme::Http).unwrap();
+        api.route(
+            "/{proxy+}",
+            MethodKey::Any,
+            Integration::HttpProxy(Box::new(integration)),
+        );
         api.finish()
     }
 

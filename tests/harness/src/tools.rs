@@ -11,15 +11,12 @@ pub struct Missing(pub String);
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let package = match self.0.as_str() {
-            "nghttp" | "h2load" => "nghttp2-client",
-            same => same,
+        let how = match self.0.as_str() {
+            "nghttp" | "h2load" => "Debian: apt-get install nghttp2-client".to_owned(),
+            "websockets" | "grpcio" => format!("for Python: pip install {}", self.0),
+            same => format!("Debian: apt-get install {same}"),
         };
-        write!(
-            f,
-            "{} is not installed (Debian: apt-get install {package})",
-            self.0
-        )
+        write!(f, "{} is not installed ({how})", self.0)
     }
 }
 
@@ -33,6 +30,18 @@ pub fn find(name: &str) -> Result<PathBuf> {
         .map(|directory| directory.join(name))
         .find(|candidate| is_program(candidate))
         .ok_or_else(|| Missing(name.to_owned()).into())
+}
+
+/// Finds a Python that has a package with this module, or says with [`Missing`] that this test cannot run here.
+pub fn python(module: &str, package: &str) -> Result<PathBuf> {
+    let python = find("python3")?;
+    match run(Command::new(&python).args(["-c", &format!("import {module}")]))?
+        .status
+        .success()
+    {
+        true => Ok(python),
+        false => Err(Missing(package.to_owned()).into()),
+    }
 }
 
 /// Runs `curl` silently, within a bound of 60 seconds, and returns what it did.

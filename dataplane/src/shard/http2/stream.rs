@@ -39,6 +39,8 @@ pub(in crate::shard) struct Http2 {
     delivery: Delivery,
     /// Nothing comes after `parts`.
     ended: bool,
+    /// But these.
+    trailers: Option<Box<HeaderMap>>,
     /// The end of the response has been handed to h2.
     closed: bool,
     /// The stream or its connection has ended.
@@ -83,6 +85,7 @@ impl Http2 {
             compression,
             delivery: Delivery::None,
             ended: false,
+            trailers: None,
             closed: false,
             lost: false,
         }
@@ -131,7 +134,7 @@ impl Http2 {
                         return Poll::Ready(Ok(Some(Chunk::from(part))));
                     }
                 }
-                // Trailers may follow: they are read by h2 and go no further (decision D13).
+                // Trailers may follow: they are read by h2 and go no further unless they are asked for (decision D13).
                 Poll::Ready(None) => {
                     self.body_done = true;
                     return Poll::Ready(Ok(None));
@@ -151,6 +154,14 @@ impl Http2 {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// The trailers that followed the body.
+    pub(in crate::shard) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
+        match &mut self.handles {
+            Some(handles) => handles.body.poll_trailers(cx).map(|read| read.ok().flatten()),
+            None => Poll::Ready(None),
         }
     }
 
@@ -201,6 +212,11 @@ impl Http2 {
         self.ended = true;
     }
 
+    pub(in crate::shard) fn end_with(&mut self, trailers: HeaderMap) {
+        self.ended = true;
+        self.trailers = Some(Box::new(trailers));
+    }
+
     pub(in crate::shard) fn queued(&self) -> usize {
         self.queued
     }
@@ -231,7 +247,14 @@ impl Http2 {
         };
         while !self.closed {
             let (part, last) = match self.parts.front_mut() {
-                None if self.ended => (Chunk::default(), true),
+                None if self.ended => match self.trailers.take() {
+                    Some(trailers) => {
+                        send.send_trailers(*trailers).map_err(|_| gone())?;
+                        self.closed = true;
+                        break;
+                    }
+                    None => (Chunk::default(), true),
+                },
                 None => break,
                 Some(front) => {
                     send.reserve_capacity(self.queued);
@@ -246,7 +269,10 @@ impl Http2 {
                     if front.is_empty() {
                         self.parts.pop_front();
                     }
-                    (part, self.ended && self.parts.is_empty())
+                    (
+                        part,
+                        self.ended && self.parts.is_empty() && self.trailers.is_none(),
+                    )
                 }
             };
             self.queued -= part.len();
