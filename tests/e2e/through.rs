@@ -14,6 +14,7 @@ use tidegate_harness::tools;
 /// All tests of this suite.
 pub(crate) const TESTS: &[Test] = &[
     Test::everywhere("a_websocket_passes", a_websocket_passes),
+    Test::everywhere("grpc_passes", grpc_passes),
     Test::once(
         "the_setting_is_seen_at_every_layer",
         the_setting_is_seen_at_every_layer,
@@ -123,6 +124,27 @@ fn a_websocket_passes(context: &Context) -> Result<()> {
     let error = format!("{:#}", refused.err().context("a WebSocket passed unasked")?);
     ensure!(error.contains("InvalidStatus"), "{error}");
     Ok(())
+}
+
+/// D13: gRPC of `grpcio` (PyPI) on both sides: all kinds of calls, statuses and metadata in trailers, messages as they
+/// come and not when all are there, and a deadline that the server hears of.
+fn grpc_passes(context: &Context) -> Result<()> {
+    let program = Program::serve(context, "grpc.py", include_str!("grpc.py"), "grpc", "grpcio")?;
+    let shared = context.shared()?;
+    let backend = format!("http://127.0.0.1:{}", program.port);
+    let pass = json!({ "http2": "prior-knowledge", "trailers": true });
+    let deployed = shared.deploy(&passing(&backend, pass))?;
+    let authority = context.directory().join("authority.pem");
+    std::fs::write(&authority, shared.instance.run(&["ca"])?)?;
+    let https = shared.instance.ready().https.to_string();
+    let prefix = deployed.path("");
+    program.call(&[
+        "call",
+        &https,
+        &deployed.host(),
+        &prefix,
+        &authority.display().to_string(),
+    ])
 }
 
 /// D13: the setting is in the entity, in what is explained, and refused where it cannot be.

@@ -361,6 +361,11 @@ pub enum Limit {
     UpstreamWaiters,
     UpstreamAddresses,
     UpstreamTlsSessions,
+    UpstreamHttp2Streams,
+    UpstreamHttp2StreamWindowBytes,
+    UpstreamHttp2ConnectionWindowBytes,
+    UpstreamHttp2PingAfter,
+    UpstreamHttp2PingTimeout,
     EjectionFailures,
     EjectionTime,
     EjectionTimeMax,
@@ -444,7 +449,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 102] = [
+const ROWS: [Row; 107] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -566,6 +571,16 @@ const ROWS: [Row; 102] = [
         "the rest is not used", "Addresses of one backend"),
     row(Limit::UpstreamTlsSessions, "upstream-tls-sessions", Unit::Count, [32, 0, 4096],
         "the oldest is dropped", "TLS sessions with one backend that a shard keeps to resume"),
+    row(Limit::UpstreamHttp2Streams, "upstream-http2-streams", Unit::Count, [100, 1, 4096],
+        "another connection is opened", "HTTP/2 streams of one connection to a backend at a time, where the backend allows as many"),
+    row(Limit::UpstreamHttp2StreamWindowBytes, "upstream-http2-stream-window-bytes", Unit::Bytes, [128 * KIB, 16 * KIB, 16 * MIB],
+        "stream reset: FLOW_CONTROL_ERROR", "A response body's bytes that nobody has asked for yet, per stream"),
+    row(Limit::UpstreamHttp2ConnectionWindowBytes, "upstream-http2-connection-window-bytes", Unit::Bytes, [MIB, 64 * KIB, GIB],
+        "GOAWAY FLOW_CONTROL_ERROR", "The same of all streams of a connection together"),
+    row(Limit::UpstreamHttp2PingAfter, "upstream-http2-ping-after", Unit::Milliseconds, [30 * SECOND, 100, HOUR],
+        "a PING is sent", "Silence of a backend with open HTTP/2 streams"),
+    row(Limit::UpstreamHttp2PingTimeout, "upstream-http2-ping-timeout", Unit::Milliseconds, [10 * SECOND, 100, 10 * MINUTE],
+        "connection closed, its streams fail", "For a backend's answer to a PING"),
     row(Limit::EjectionFailures, "ejection-failures", Unit::Count, [5, 0, 1000],
         "the address gets no connections for a while; at 0 that never happens", "Connections in a row that an address of a backend did not take"),
     row(Limit::EjectionTime, "ejection-time", Unit::Milliseconds, [30 * SECOND, 100, HOUR],

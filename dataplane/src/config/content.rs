@@ -16,8 +16,8 @@ use tidegate_plan::stage::Variables;
 use tidegate_plan::{
     AccessLog, AccountId, ApiId, BackendHttp2, Canary, DeploymentId, GatewayResponse, GatewayResponses,
     HeaderName, HeaderValue, HttpBackend, Integration, Method, MethodKey, PassThrough, Plan, PlanBuilder,
-    PlanError, ProxyProtocol, Region, ResourceId, ResponseType, StageName, StagePlan, Status, Target, Throttle,
-    Verb,
+    PlanError, ProxyProtocol, Region, ResourceId, ResponseType, StageName, StagePlan, Status, Target,
+    Throttle, Verb,
 };
 use tidegate_proto::config::v1 as proto;
 

@@ -9,10 +9,11 @@ use tidegate_rt::{Buffer, Chunk};
 
 use super::Version;
 use super::body::Framing;
-use super::error::RequestError;
+use super::error::{RequestError, ResponseError};
 use super::fields::{Fields, Line};
 use super::known::Known;
 use super::request::{RequestHead, Span, content_length, expectation, host_length};
+use super::response::{self, ResponseHead};
 use super::scan::HeadLimits;
 
 impl RequestHead {
@@ -91,6 +92,37 @@ impl RequestHead {
             bytes,
             fields,
         })
+    }
+}
+
+impl ResponseHead {
+    /// Reads the head of an HTTP/2 response. `ends_stream`: no body follows it; `to_head` as for HTTP/1.1.
+    ///
+    /// # Errors
+    /// Where it is malformed or over a bound of `limits`, which count as for HTTP/1.1.
+    pub fn from_http2(
+        parts: &http::response::Parts,
+        ends_stream: bool,
+        to_head: bool,
+        limits: &HeadLimits,
+    ) -> Result<Self, ResponseError> {
+        let mut text = Text::new(limits);
+        for (name, value) in &parts.headers {
+            text.field(name.as_str().as_bytes(), value.as_bytes())
+                .map_err(|error| match error {
+                    RequestError::HeadTooLarge => ResponseError::HeadTooLarge,
+                    _ => ResponseError::Malformed,
+                })?;
+        }
+        let (_, fields) = text.finish();
+        let status = parts.status.as_u16();
+        let length = response::content_length(&fields)?;
+        let framing = match length {
+            _ if to_head || ends_stream || matches!(status, 204 | 304) => Framing::Empty,
+            Some(length) => Framing::length(length),
+            None => Framing::Chunked,
+        };
+        Ok(ResponseHead::new(status, Version::Http2, framing, fields))
     }
 }
 

@@ -39,6 +39,17 @@ impl ResponseHead {
         }
     }
 
+    /// A head whose framing is decided, of a connection that goes on.
+    pub(super) fn new(status: u16, version: Version, framing: Framing, fields: Fields) -> Self {
+        ResponseHead {
+            status,
+            version,
+            framing,
+            keep_alive: true,
+            fields,
+        }
+    }
+
     /// The status: 100 to 999.
     pub fn status(&self) -> u16 {
         self.status
@@ -156,7 +167,7 @@ fn framing(fields: &Fields, status: u16, version: Version, to_head: bool) -> Res
 }
 
 /// Repeated lengths are one if they are equal (RFC 9112 section 6.3).
-fn content_length(fields: &Fields) -> Result<Option<u64>, ResponseError> {
+pub(super) fn content_length(fields: &Fields) -> Result<Option<u64>, ResponseError> {
     let mut found = None;
     for value in fields.all(Known::ContentLength) {
         for one in value.split(|b| *b == b',') {

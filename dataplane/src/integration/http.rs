@@ -16,7 +16,7 @@ use crate::pipeline::exchange::{Called, Exchange};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::response::{HEAD_ROOM, own};
 use crate::pipeline::{After, gateway_response, probe};
-use crate::shard::{Client, Delivery, Gone, LocalStage};
+use crate::shard::{Client, Delivery, Gone, LocalStage, Shard};
 
 /// Which rules hold between client and backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,15 +188,25 @@ async fn connect(
     let shard = Rc::clone(&client.shard);
     // Boxed, as it is rare and large, and every request's state would hold it.
     let checkout = Box::pin(upstream.checkout(&shard.upstreams.helpers, named(client, upstream)));
-    match relay::connect(client, deadline, checkout).await {
+    let made = relay::connect(client, deadline, checkout).await;
+    connected(&shard, upstream, made)
+}
+
+/// What was connected to, or what the lack of it means for the call.
+pub(super) fn connected<T>(
+    shard: &Shard,
+    upstream: &Upstream,
+    made: Result<Result<T, ConnectError>, Broken>,
+) -> Result<T, Ended> {
+    match made {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => {
             shard.counters().upstream_connect_failures.add(1);
             tracing::debug!(target = %upstream.authority, %error, "no connection to the backend");
-            if matches!(error, ConnectError::Crowded) {
-                return Err(Ended::Crowded);
-            }
-            Err(Ended::Failure(Failure::UNREACHABLE))
+            Err(match error {
+                ConnectError::Crowded => Ended::Crowded,
+                _ => Ended::Failure(Failure::UNREACHABLE),
+            })
         }
         Err(Broken::Gone(gone)) => Err(Ended::Gone(gone)),
         Err(_) => Err(Ended::Failure(Failure::TIMED_OUT)),
@@ -334,7 +344,7 @@ pub(super) async fn respond(
 
 /// The backend died within its body: the client must not take what it got for the whole (decision D14).
 #[cold]
-fn died(x: &mut Exchange<'_>, client: &Client, delivery: Delivery) -> After {
+pub(super) fn died(x: &mut Exchange<'_>, client: &Client, delivery: Delivery) -> After {
     x.keep_alive = false;
     if let Some(called) = &mut x.outcome.integration {
         called.error = "the backend ended the connection within its response";
@@ -369,7 +379,7 @@ const SMALL: usize = 8 * 1024;
     clippy::too_many_arguments,
     reason = "the parts of one exchange, each borrowed in its own way"
 )]
-fn write_head(
+pub(super) fn write_head(
     x: &Exchange<'_>,
     client: &Client,
     mut writer: HeadWriter<'_>,

@@ -286,18 +286,18 @@ pub(super) async fn ask(
 /// calls a backend only when it holds the whole request, so a slow client never costs the backend its time there
 /// either. The client's slowness has a bound of its own, which counts from its last part on.
 #[derive(Debug)]
-struct Patience {
+pub(super) struct Patience {
     /// Where the backend's time ends.
-    backend: Instant,
+    pub(super) backend: Instant,
     /// Since when it stands still.
     still: Option<Instant>,
     /// Since when the client has been asked for more of the body and has not sent any.
-    silent: Option<Instant>,
+    pub(super) silent: Option<Instant>,
     body_idle: Duration,
 }
 
 impl Patience {
-    fn new(backend: Instant, body_idle: Duration) -> Self {
+    pub(super) fn new(backend: Instant, body_idle: Duration) -> Self {
         Self {
             backend,
             still: None,
@@ -307,7 +307,7 @@ impl Patience {
     }
 
     /// Has the backend's time run on.
-    fn go_on(&mut self, now: Instant) {
+    pub(super) fn go_on(&mut self, now: Instant) {
         if let Some(since) = self.still.take() {
             self.backend += now.saturating_duration_since(since);
         }
@@ -315,7 +315,7 @@ impl Patience {
 
     /// Ready when one of the two has taken too long, or with `None` at `held`, when there is something to be sent.
     /// `taken`: the backend has taken everything that there is for it.
-    fn poll(
+    pub(super) fn poll(
         &mut self,
         timer: &mut rt::Timer,
         taken: bool,

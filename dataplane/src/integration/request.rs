@@ -12,7 +12,7 @@ use tidegate_rt::{Buffer, Chunk};
 use super::headers;
 use super::http::Kind;
 use super::{query, through};
-use crate::http::{Framing, HeadWriter, Known};
+use crate::http::{Compression, Framing, HeadWriter, Known};
 use crate::net::upstream::Upstream;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::failure::Failure;
@@ -32,8 +32,46 @@ pub(super) fn head(
     out.put_u8(b' ');
     target(x, client, backend, kind, &mut out)?;
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    fields(x, client, upstream, backend, kind, framing, &mut out);
+    let mut head = HeadWriter::resume(&mut out);
+    fields(x, client, upstream, backend, kind, framing, &mut head);
+    head.end();
     Ok(out.freeze())
+}
+
+/// The same as the head of an HTTP/2 message, to a backend under `scheme`.
+pub(super) fn message(
+    x: &Exchange<'_>,
+    client: &Client,
+    upstream: &Upstream,
+    backend: &HttpBackend,
+    kind: Kind,
+    scheme: &str,
+) -> Result<http::Request<()>, Failure> {
+    let mut path = Buffer::with_capacity(512);
+    target(x, client, backend, kind, &mut path)?;
+    let mut message = http::Request::new(());
+    let headers = message.headers_mut();
+    let mut head = HeadWriter::fields(headers, Compression::Spare);
+    fields(x, client, upstream, backend, kind, client.framing, &mut head);
+    // RFC 9113 section 8.3.1: the authority takes the place of `Host`.
+    let host = headers.remove(http::header::HOST);
+    let authority = host.as_ref().and_then(|host| host.to_str().ok());
+    if let Kind::Through(pass) = kind
+        && through::takes_trailers(x, pass)
+    {
+        // The one coding that HTTP/2 has (section 8.2.2).
+        headers.insert(http::header::TE, http::HeaderValue::from_static("trailers"));
+    }
+    *message.method_mut() =
+        http::Method::from_bytes(method(x, backend).as_bytes()).map_err(|_| Failure::CONFIGURATION)?;
+    *message.uri_mut() = http::Uri::builder()
+        .scheme(scheme)
+        .authority(authority.unwrap_or(&upstream.authority))
+        .path_and_query(&path[..])
+        .build()
+        .map_err(|_| Failure::BAD_PATH)?;
+    *message.version_mut() = http::Version::HTTP_2;
+    Ok(message)
 }
 
 /// The method towards the backend.
@@ -143,9 +181,8 @@ fn fields(
     backend: &HttpBackend,
     kind: Kind,
     framing: Framing,
-    out: &mut Buffer,
+    head: &mut HeadWriter<'_>,
 ) {
-    let mut head = HeadWriter::resume(out);
     let received = x.head.fields();
     let mapped: SmallVec<[Mapped<'_>; 4]> = backend
         .mappings()
@@ -176,7 +213,7 @@ fn fields(
                     && (mapped.is_empty() || !is_mapped(field.name))
                     && !(named && received.connection_names(field.name))
             });
-            forwarded(x, client, &mut head);
+            forwarded(x, client, head);
         }
         Kind::Through(pass) => {
             let named = received.connection_names_others();
@@ -185,8 +222,8 @@ fn fields(
                     && (mapped.is_empty() || !is_mapped(field.name))
                     && !(named && received.connection_names(field.name))
             });
-            forwarded(x, client, &mut head);
-            through::request_fields(x, client, pass, framing, is_mapped, &mut head);
+            forwarded(x, client, head);
+            through::request_fields(x, client, pass, framing, is_mapped, head);
         }
         Kind::Custom => {
             if !is_mapped(b"accept") {
@@ -227,7 +264,6 @@ fn fields(
         Framing::Length(length) => head.number(Known::ContentLength, length),
         Framing::Chunked | Framing::UntilClose => head.known(Known::TransferEncoding, b"chunked"),
     };
-    head.end();
 }
 
 /// The peer is appended to the chain, which is never trusted (decision D18; OBV-238).

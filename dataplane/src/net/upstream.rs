@@ -1,5 +1,8 @@
 //! One shard's connections to one target: idle ones kept and watched, new ones made, waiters served in order.
 
+mod http2;
+mod pipe;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -26,6 +29,8 @@ use super::retry_budget::RetryBudget;
 use super::tls::{ClientConfigs, Sessions, TlsStream};
 use crate::shard::Lulls;
 use crate::telemetry::ShardCounters;
+use http2::Multiplexed;
+pub use http2::{Http2Limits, Opened, Slot};
 
 /// Time-outs and bounds towards upstreams, from the table of limits.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +65,8 @@ pub struct UpstreamLimits {
     pub retry_burst: u32,
     /// How connections are made.
     pub how: race::How,
+    /// HTTP/2.
+    pub http2: Http2Limits,
 }
 
 /// A shard's side of a target.
@@ -70,7 +77,10 @@ pub struct Upstream {
     /// What goes into `Host`.
     pub authority: Box<str>,
     tls: Option<Arc<ClientConfig>>,
+    /// The same with an offer of HTTP/2.
+    tls_http2: Option<Arc<ClientConfig>>,
     limits: UpstreamLimits,
+    http2: Multiplexed,
     /// Most recently used last: what is taken is warm, what is left ages out.
     idle: RefCell<Vec<Idle>>,
     waiters: RefCell<VecDeque<(u64, Waker)>>,
@@ -196,8 +206,10 @@ impl Upstream {
             names: Names::new(endpoint.target.host()),
             authority: endpoint.target.authority().into(),
             endpoint,
+            tls_http2: tls.as_deref().map(http2::offering),
             tls,
             limits,
+            http2: Multiplexed::default(),
             idle: RefCell::default(),
             waiters: RefCell::default(),
             tickets: Cell::new(0),
@@ -252,7 +264,7 @@ impl Upstream {
             },
         };
         // Boxed, as it is rare and large, and every connection's task would hold it.
-        Box::pin(self.connect(helpers, permit, client)).await
+        Box::pin(self.connect(helpers, permit, self.tls.as_ref(), client)).await
     }
 
     /// A permit for another connection. Where idle connections are other clients', the one used least recently makes
@@ -348,6 +360,7 @@ impl Upstream {
     pub fn close_idle(&self) {
         let idle = std::mem::take(&mut *self.idle.borrow_mut());
         drop(idle);
+        self.close_sessions();
     }
 
     /// Closes the idle connection that was used least recently, for a shard that has none.
@@ -356,6 +369,9 @@ impl Upstream {
             let mut idle = self.idle.borrow_mut();
             (!idle.is_empty()).then(|| idle.remove(0))
         };
+        if oldest.is_none() {
+            self.yield_session();
+        }
         drop(oldest);
     }
 
@@ -375,6 +391,7 @@ impl Upstream {
             // For whom?
             && self.proxy_protocol().is_none()
             && !self.warming.get()
+            && !self.has_sessions()
             && !self.warmed.get().is_some_and(lately)
             && !self.endpoint.is_waited_for()
     }
@@ -388,7 +405,7 @@ impl Upstream {
             let Some(permit) = self.endpoint.try_acquire() else {
                 break;
             };
-            match self.connect(helpers, permit, None).await {
+            match self.connect(helpers, permit, self.tls.as_ref(), None).await {
                 Ok(connection) => {
                     helpers.counters.upstream_connects.add(1);
                     let before = self.idle.borrow().len();
@@ -466,6 +483,7 @@ impl Upstream {
         &self,
         helpers: &Helpers,
         permit: Permit,
+        tls: Option<&Arc<ClientConfig>>,
         client: Named,
     ) -> Result<Box<Connection>, ConnectError> {
         let deadline = rt::now() + self.limits.connect;
@@ -494,7 +512,7 @@ impl Upstream {
                         proxy_protocol::write(version, client.as_deref(), &mut header);
                         stream.queue(header.freeze());
                     }
-                    match rt::with_deadline(&mut timer, self.secure(stream)).await {
+                    match rt::with_deadline(&mut timer, self.secure(stream, tls)).await {
                         Ok(Ok(io)) => {
                             if let Some(place) = address.place {
                                 self.endpoint.health.succeeded(place);
@@ -565,8 +583,8 @@ impl Upstream {
         }
     }
 
-    async fn secure(&self, stream: rt::Stream) -> io::Result<Io> {
-        let Some(config) = &self.tls else {
+    async fn secure(&self, stream: rt::Stream, tls: Option<&Arc<ClientConfig>>) -> io::Result<Io> {
+        let Some(config) = tls else {
             return Ok(Io::Plain(stream));
         };
         let mut stream = TlsStream::client(stream, Arc::clone(config), self.names.name())?;

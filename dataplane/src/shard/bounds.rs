@@ -7,7 +7,7 @@ use tidegate_plan::{Limit, Limits};
 use super::http2::Allowances;
 use crate::http::HeadLimits;
 use crate::net::race::How;
-use crate::net::upstream::UpstreamLimits;
+use crate::net::upstream::{Http2Limits, UpstreamLimits};
 use crate::sockets;
 
 /// The rows of the table of limits that a shard needs, in the types it needs them in.
@@ -111,6 +111,22 @@ impl Http2Bounds {
     }
 }
 
+fn upstream_http2(limits: &Limits) -> Http2Limits {
+    let narrow = |limit| u32::try_from(limits.get(limit)).unwrap_or(u32::MAX);
+    let head = HeadLimits::for_responses(limits);
+    let header_list = head.head + 32 * (head.fields + 1);
+    Http2Limits {
+        streams: limits.count(Limit::UpstreamHttp2Streams),
+        stream_window: narrow(Limit::UpstreamHttp2StreamWindowBytes),
+        connection_window: narrow(Limit::UpstreamHttp2ConnectionWindowBytes),
+        send_buffer: limits.count(Limit::Http2SendBufferBytes),
+        header_list: u32::try_from(header_list).unwrap_or(u32::MAX),
+        queued: limits.count(Limit::BodyWindowBytes),
+        ping_after: limits.duration(Limit::UpstreamHttp2PingAfter),
+        ping_timeout: limits.duration(Limit::UpstreamHttp2PingTimeout),
+    }
+}
+
 impl Bounds {
     /// The rows in force.
     pub fn new(limits: &Limits) -> Self {
@@ -151,6 +167,7 @@ impl Bounds {
                 distrust: limits.duration(Limit::UpstreamDistrustTime),
                 check: limits.duration(Limit::UpstreamCheckInterval),
                 max_waiters: limits.count(Limit::UpstreamWaiters),
+                http2: upstream_http2(limits),
                 tls_sessions: limits.count(Limit::UpstreamTlsSessions),
                 retry_burst: u32::try_from(limits.get(Limit::RetryBurst)).unwrap_or(u32::MAX),
                 retry_percent: u32::try_from(limits.get(Limit::RetryBudget))

@@ -1,6 +1,7 @@
 //! What passes besides whole messages of HTTP/1.1, where an integration lets it (decision D13): upgrades and the tunnels
 //! that come of them, trailers, `Forwarded` and `Via`. And what does not.
 
+mod http2;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -1,5 +1,6 @@
 //! `HTTP_PROXY` with `x-tidegate-pass-through` (decision D13): what passes besides whole messages of HTTP/1.1.
 
+mod http2;
 mod tunnel;
 
 use std::rc::Rc;
@@ -29,6 +30,13 @@ pub(super) async fn call(
     };
     if pass.trailers {
         client.keep_trailers();
+    }
+    // To switch protocols takes a connection of its own.
+    if let Some(mode) = pass.http2
+        && !switches(x, pass)
+        && let Some(after) = http2::call(x, client, stage, backend, &upstream, pass, mode).await
+    {
+        return after;
     }
     let kind = Kind::Through(pass);
     let begun = rt::now();
