@@ -220,6 +220,16 @@ impl Integration {
                 "proxyProtocol is for integrations of type HTTP and HTTP_PROXY",
             ));
         }
+        if self
+            .pass_through
+            .as_ref()
+            .is_some_and(|pass| pass.http2.is_some())
+        {
+            return Err(Refusal::bad_request(
+                "proxyProtocol and passThrough.http2 exclude each other: clients share the connections of HTTP/2, and \
+                 the PROXY protocol names one client a connection",
+            ));
+        }
         Ok(())
     }
 

@@ -65,6 +65,10 @@ fn proxy_protocol() {
             assert_eq!(known.as_deref(), Some(version));
         }
     }
+    let both = json!({"type": "http_proxy", "httpMethod": "GET", "uri": "https://example.com/",
+        "x-tidegate-proxy-protocol": "v1", "x-tidegate-pass-through": {"http2": "alpn"}});
+    let text = invalid(with_integration("/a", both));
+    assert!(text.contains("exclude each other"), "{text}");
     for (kind, version, said) in [("http", "v3", "v1 or v2"), ("mock", "v1", "HTTP and HTTP_PROXY")] {
         let text = invalid(with(kind, version));
         assert!(text.contains(said), "{text}");

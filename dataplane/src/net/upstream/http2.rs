@@ -204,7 +204,7 @@ impl Upstream {
         let connecting = Connecting::begin(self);
         // Boxed for the reason that `checkout` has.
         let offer = self.tls_http2.as_ref();
-        let connection = Box::pin(self.connect(helpers, permit, offer)).await?;
+        let connection = Box::pin(self.connect(helpers, permit, offer, None)).await?;
         helpers.counters.upstream_connects.add(1);
         let agreed = match &connection.io {
             Io::Plain(_) => None,
