@@ -73,8 +73,9 @@ impl RequestHead {
         let framing = match (ends_stream, length) {
             (true, None | Some(0)) => Framing::Empty,
             (true, Some(_)) => return Err(RequestError::ContentLength),
-            (false, Some(length)) => Framing::length(length),
-            (false, None) => Framing::Chunked,
+            // Nothing may come, and nothing has come yet: only the stream's end tells (section 8.1.1).
+            (false, None | Some(0)) => Framing::Chunked,
+            (false, Some(length)) => Framing::Length(length),
         };
         let query = memchr::memchr(b'?', target.as_bytes());
         let path_end = query.map_or(target_at.1, |at| target_at.0 + at as u32);
@@ -356,7 +357,7 @@ mod tests {
         let framing = |fields: &[(&str, &str)], ends| read("http://a/", fields, ends).unwrap().framing();
         assert_eq!(framing(&[], false), Framing::Chunked);
         assert_eq!(framing(&[("content-length", "5")], false), Framing::Length(5));
-        assert_eq!(framing(&[("content-length", "0")], false), Framing::Empty);
+        assert_eq!(framing(&[("content-length", "0")], false), Framing::Chunked);
         assert_eq!(framing(&[("content-length", "0")], true), Framing::Empty);
     }
 

@@ -574,3 +574,53 @@ fn the_protocol_is_kept() {
         assert_eq!(on.node().telemetry().node().status().panics_total, 0);
     });
 }
+
+/// RFC 9113 section 8.1.1: a body that goes on behind its announced end makes the request malformed, however late, and no
+/// backend has it whole.
+#[test]
+fn bodies_that_go_on_behind_their_end_arrive_nowhere() {
+    on_both_drivers(|driver| {
+        let (tell, told) = mpsc::channel();
+        let backend = Backend::start(move |mut peer| {
+            while let Some(seen) = peer.head() {
+                tell.send(seen.clone()).unwrap();
+                let whole = match seen.get("content-length") {
+                    Some(length) => peer.take(length.parse().unwrap()).is_some(),
+                    None => peer.line().is_some(),
+                };
+                let _ = peer
+                    .stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                if whole {
+                    tell.send(seen).unwrap();
+                }
+            }
+        });
+        let on = gateway(driver, &[], &backend);
+        for (length, body) in [("5", "hello"), ("0", "")] {
+            let mut client = open(&on);
+            client
+                .send(post(1, "/test/first", &[("content-length", length)]))
+                .unwrap();
+            client.send(data(1, 0, body.as_bytes())).unwrap();
+            assert!(told.recv().unwrap().head.starts_with("POST /base/first "));
+            client.send(data(1, flag::END_STREAM, b"more")).unwrap();
+            let first = client.end_of(1).unwrap();
+            assert!(
+                matches!(first.ended, Ended::Reset(code::PROTOCOL_ERROR)),
+                "{first:?}"
+            );
+
+            // Where nothing comes behind it, the end may be late and have a frame of its own.
+            client
+                .send(post(3, "/test/second", &[("content-length", "5")]))
+                .unwrap();
+            client.send(data(3, 0, b"hello")).unwrap();
+            assert!(told.recv().unwrap().head.starts_with("POST /base/second "));
+            client.send(frame(kind::DATA, flag::END_STREAM, 3, b"")).unwrap();
+            let second = client.end_of(3).unwrap();
+            assert_eq!((second.status, second.ended), (Some(200), Ended::Whole));
+            assert!(told.recv().unwrap().head.starts_with("POST /base/second "));
+        }
+    });
+}

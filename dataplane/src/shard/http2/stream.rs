@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use tidegate_rt as rt;
 use tidegate_rt::Chunk;
 
-use crate::http::{Compression, HeadLimits, RequestHead};
+use crate::http::{Compression, Framing, HeadLimits, RequestHead};
 use crate::pipeline::After;
 use crate::shard::Shard;
 use crate::shard::client::{Delivery, Gone, Next, Stall};
@@ -28,6 +28,11 @@ pub(in crate::shard) struct Http2 {
     body_done: bool,
     /// Bytes of the request's body so far.
     received: u64,
+    /// Bytes of it that the head announces.
+    announced: Option<u64>,
+    /// The part that makes the announced length full, until nothing comes behind it: a backend must not have a whole
+    /// request that turns out to be malformed (RFC 9113 section 8.1.1).
+    held: Option<Chunk>,
     /// The client waits for `100 Continue` before it sends the body.
     expects_continue: bool,
     /// Parts of the response's body for which the client has not given a window yet.
@@ -64,6 +69,10 @@ impl Http2 {
         let (parts, body) = request.into_parts();
         let body_done = body.is_end_stream();
         let head = RequestHead::from_http2(&parts, body_done, limits);
+        let announced = match head.as_ref().map(RequestHead::framing) {
+            Ok(Framing::Length(length)) => Some(length),
+            _ => None,
+        };
         let malformed = head.as_ref().is_err_and(|error| error.status() == 400);
         let next = match head {
             Ok(head) => Next::Request(head),
@@ -79,6 +88,8 @@ impl Http2 {
                 send: None,
             }),
             received: 0,
+            announced,
+            held: None,
             expects_continue: false,
             parts: VecDeque::new(),
             queued: 0,
@@ -130,14 +141,20 @@ impl Http2 {
                     if self.received > bound {
                         return Poll::Ready(Err(Gone::TooLarge));
                     }
-                    if length > 0 {
-                        return Poll::Ready(Ok(Some(Chunk::from(part))));
+                    if length == 0 {
+                        continue;
                     }
+                    let part = Chunk::from(part);
+                    if self.announced == Some(self.received) && !handles.body.is_end_stream() {
+                        self.held = Some(part);
+                        continue;
+                    }
+                    return Poll::Ready(Ok(Some(part)));
                 }
                 // Trailers may follow: they are read by h2 and go no further unless they are asked for (decision D13).
                 Poll::Ready(None) => {
-                    self.body_done = true;
-                    return Poll::Ready(Ok(None));
+                    self.body_done = self.held.is_none();
+                    return Poll::Ready(Ok(self.held.take()));
                 }
                 // Reset by the client, or by h2 for a body that is not what its head says: nobody is left to answer.
                 Poll::Ready(Some(Err(_))) => {
