@@ -13,6 +13,7 @@ mod imports;
 mod pets;
 mod planes;
 mod proxied;
+mod smuggling;
 mod spread;
 mod test_invoke;
 mod through;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         ("pets", pets::TESTS),
         ("backends", backends::TESTS),
         ("framing", framing::TESTS),
+        ("smuggling", smuggling::TESTS),
         ("hostile", hostile::TESTS),
         ("http2", http2::TESTS),
         ("planes", planes::TESTS),

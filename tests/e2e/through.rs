@@ -25,18 +25,22 @@ pub(crate) const TESTS: &[Test] = &[
 struct Program {
     script: PathBuf,
     python: PathBuf,
+    /// Where it finds the packages that it imports.
+    packages: PathBuf,
     child: Child,
     port: u16,
 }
 
 impl Program {
     fn serve(context: &Context, name: &str, text: &str, module: &str, package: &str) -> Result<Self> {
-        let python = tools::python(module, package)?;
+        let packages = tools::python_package(package, module)?;
+        let python = tools::find("python3")?;
         let script = context.directory().join(name);
         std::fs::write(&script, text)?;
         let mut child = Command::new(&python)
             .arg(&script)
             .arg("serve")
+            .env("PYTHONPATH", &packages)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -48,6 +52,7 @@ impl Program {
         let program = Self {
             script,
             python,
+            packages,
             child,
             port: line.trim().parse().unwrap_or_default(),
         };
@@ -58,7 +63,12 @@ impl Program {
 
     /// Runs the client of the same program.
     fn call(&self, arguments: &[&str]) -> Result<()> {
-        let output = tools::run(Command::new(&self.python).arg(&self.script).args(arguments))?;
+        let output = tools::run(
+            Command::new(&self.python)
+                .arg(&self.script)
+                .args(arguments)
+                .env("PYTHONPATH", &self.packages),
+        )?;
         ensure!(
             output.status.success() && output.stdout.ends_with(b"done\n"),
             "{arguments:?}: {} {}{}",
