@@ -7,14 +7,15 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use tidegate_plan::limits::Limits;
+use tidegate_plan::limits::{Limit, Limits};
 use tidegate_plan::path;
-use tidegate_rt::{Buffer, Chunk};
+use tidegate_rt::{Buffer, Chunk, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::chunked::{ChunkedDecoder, Step};
-use crate::http::frames::{Frames, PREFACE};
+use crate::http::frames::{FrameKind, Frames, PREFACE};
 use crate::http::{BodyError, HeadLimits, HeadWriter, RequestHead, ResponseHead, Scanner, Version};
+use crate::shard::http2::{Allowances, Meter};
 
 /// A request's head: the scanner finds the same end byte by byte, and a head that is accepted, written again and
 /// read again has the same framing, host and fields.
@@ -138,6 +139,127 @@ pub fn http2(data: &[u8]) {
     }
 }
 
+/// An HTTP/2 request's head past the compression, so that fields are invented and not their code: lines of a name, a colon
+/// or not, and a value; the first four are method, scheme, authority and path. What is accepted has whole lines, one host,
+/// and is a head that HTTP/1.1's own parser reads in the same way.
+pub fn http2_head(data: &[u8]) {
+    let Some((&first, text)) = data.split_first() else {
+        return;
+    };
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let mut next = || lines.next().unwrap_or_default();
+    let Ok(method) = http::Method::from_bytes(next()) else {
+        return;
+    };
+    let mut uri = http::Uri::builder();
+    for (at, part) in [next(), next(), next()].into_iter().enumerate() {
+        uri = match at {
+            _ if part.is_empty() => uri,
+            0 => uri.scheme(part),
+            1 => uri.authority(part),
+            _ => uri.path_and_query(part),
+        };
+    }
+    let Ok(uri) = uri.build() else { return };
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    (parts.method, parts.uri) = (method, uri);
+    for line in lines {
+        let at = memchr::memchr(b':', line).unwrap_or(line.len());
+        let (name, value) = (&line[..at], line.get(at + 1..).unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (
+            http::HeaderName::from_lowercase(name),
+            http::HeaderValue::from_bytes(value),
+        ) {
+            parts.headers.append(name, value);
+        }
+    }
+    let limits = HeadLimits::for_requests(&Limits::default());
+    let Ok(head) = RequestHead::from_http2(&parts, first & 1 == 0, &limits) else {
+        return;
+    };
+    let mut out = Buffer::with_capacity(1024);
+    let query = head.query().map_or([&b""[..], b""], |query| [b"?", query]);
+    let mut writer = HeadWriter::request(&mut out, head.method(), [head.path(), query[0], query[1]]);
+    writer.kept(head.fields(), |_| true);
+    writer.end();
+    let again = RequestHead::parse(out.freeze(), &limits).expect("what HTTP/2 lets through, HTTP/1.1 does");
+    assert_eq!(
+        (again.method(), again.path(), again.query(), again.host()),
+        (head.method(), head.path(), head.query(), head.host())
+    );
+    let fields = |head: &RequestHead| -> Vec<(Vec<u8>, Vec<u8>)> {
+        head.fields()
+            .iter()
+            .map(|field| (field.name.to_vec(), field.value.to_vec()))
+            .collect()
+    };
+    assert_eq!(fields(&again), fields(&head));
+}
+
+/// The counters of frames that cost work: the first byte is the allowance; then a frame each five bytes: kind, flags,
+/// length, and how much later it comes. No kind passes more often than its allowance and what has grown back, and after a
+/// pause of a refill time a frame always passes.
+pub fn http2_meter(data: &[u8]) {
+    const COUNTED: [Limit; 6] = [
+        Limit::Http2Resets,
+        Limit::Http2Settings,
+        Limit::Http2Pings,
+        Limit::Http2WindowUpdates,
+        Limit::Http2EmptyFrames,
+        Limit::Http2IgnoredFrames,
+    ];
+    let Some((&allowance, frames)) = data.split_first() else {
+        return;
+    };
+    let allowance = 16 + u64::from(allowance % 16);
+    let mut limits = Limits::default();
+    for limit in COUNTED {
+        limits
+            .set_number(limit, allowance)
+            .expect("an allowance in range");
+    }
+    let refill = limits.duration(Limit::Http2RefillTime);
+    let begun = Instant::now();
+    let mut meter = Meter::new(Allowances::new(&limits), begun);
+    let head = |kind: u8, flags: u8, length: u8| {
+        let mut seen = None;
+        let wire = [0, 0, length, kind, flags, 0, 0, 0, 1, 0];
+        let _ = Frames::of_server().advance(&wire, |head| {
+            seen = Some(head);
+            Err(())
+        });
+        seen.expect("a head is there whole")
+    };
+    let _ = meter.received(&head(4, 0, 0), begun);
+    let mut now = begun;
+    // When frames of the kinds that earn nothing passed: resets, and SETTINGS.
+    let mut passed = [Vec::new(), vec![begun]];
+    for bytes in frames.chunks_exact(5) {
+        let [kind, flags, length, sent, later] = [bytes[0], bytes[1], bytes[2], bytes[3], bytes[4]];
+        now += refill / 64 * u32::from(later);
+        let head = head(kind % 12, flags, length);
+        let answer = meter.received(&head, now);
+        if sent == 1 {
+            meter.sent(&head);
+        }
+        let Some(passed) = (match head.kind {
+            _ if !head.has_valid_length() => None,
+            FrameKind::RstStream => Some(&mut passed[0]),
+            FrameKind::Settings => Some(&mut passed[1]),
+            _ => None,
+        }) else {
+            continue;
+        };
+        let lately = passed.iter().filter(|at| **at + refill > now).count() as u64;
+        if answer.is_ok() {
+            passed.push(now);
+            assert!(lately <= 2 * allowance, "{lately} passed in one refill time");
+        } else {
+            assert!(lately > 0, "refused after a pause");
+        }
+    }
+}
+
 /// A connection on which everything has arrived, and to which anything may be written.
 struct Memory<'d>(&'d [u8]);
 
@@ -190,11 +312,13 @@ mod tests {
     #[test]
     fn the_corpus_holds() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let targets: [(&str, Body); 5] = [
+        let targets: [(&str, Body); 7] = [
             ("request_head", request_head),
             ("response_head", response_head),
             ("chunked", chunked),
             ("http2", http2),
+            ("http2_head", http2_head),
+            ("http2_meter", http2_meter),
             ("normal_path", normal_path),
         ];
         for (name, body) in targets {

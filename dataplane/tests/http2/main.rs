@@ -1,6 +1,7 @@
 //! HTTP/2 towards clients, frame by frame: what RFC 9113 demands, what floods end in, and that streams are in nobody's
 //! way. With a client that says exactly what a test wants it to say.
 
+mod any_bytes;
 mod bounds;
 mod conformance;
 #[path = "../support/mod.rs"]

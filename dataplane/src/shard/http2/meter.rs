@@ -39,7 +39,7 @@ impl Allowances {
 
 /// Why a frame ends its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// The client sends more of its kind than it may.
     Flood(FrameKind),
     /// It cannot be as long as it says (RFC 9113 section 4.2).
@@ -61,7 +61,7 @@ impl Refused {
 
 /// Counts a connection's frames.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     allowances: Allowances,
     begun: Instant,
     /// The client's SETTINGS have come.
@@ -79,7 +79,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(allowances: Allowances, now: Instant) -> Self {
+    pub(crate) fn new(allowances: Allowances, now: Instant) -> Self {
         Self {
             allowances,
             begun: now,
@@ -101,7 +101,7 @@ impl Meter {
     }
 
     /// Counts a frame that has arrived.
-    pub(super) fn received(&mut self, head: &FrameHead, now: Instant) -> Result<(), Refused> {
+    pub(crate) fn received(&mut self, head: &FrameHead, now: Instant) -> Result<(), Refused> {
         // RFC 9113 section 3.4: a client's own, not its answer to ours.
         if !self.settled && (head.kind != FrameKind::Settings || head.is_ack()) {
             return Err(Refused::Preface);
@@ -148,7 +148,7 @@ impl Meter {
     }
 
     /// Counts a frame that has been sent: whoever receives data opens its windows again, and may measure with pings.
-    pub(super) fn sent(&mut self, head: &FrameHead) {
+    pub(crate) fn sent(&mut self, head: &FrameHead) {
         if head.kind == FrameKind::Data {
             let refill = self.allowances.refill;
             self.window_updates

@@ -21,6 +21,7 @@ use tidegate_rt as rt;
 use tidegate_rt::{Chunk, Instant};
 
 pub use meter::Allowances;
+pub(crate) use meter::Meter;
 pub(super) use stream::Http2;
 
 use super::bounds::Http2Bounds;
