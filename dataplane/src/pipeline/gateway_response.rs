@@ -14,7 +14,9 @@ use crate::shard::{Client, Delivery};
 const JSON: &str = "application/json";
 
 /// Answers a request with a failure. What is left of its body decides whether the connection goes on.
-#[inline(never)] // seldom, and large
+// Seldom, and large: what calls it is laid out of the way too.
+#[cold]
+#[inline(never)]
 pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> After {
     x.fail(failure);
     let read = client.discard_received() && !failure.fatal;
@@ -91,7 +93,8 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
 }
 
 /// Answers what is not a request: there is nobody to name in a log.
-#[inline(never)] // as above
+#[cold]
+#[inline(never)]
 pub fn refuse(client: &mut Client, failure: Failure) {
     let shard = &client.shard;
     let (before, after) = failure.default_body();
