@@ -1,5 +1,6 @@
 //! One shard's connections to one target: idle ones kept and watched, new ones made, waiters served in order.
 
+mod counted;
 mod http2;
 mod pipe;
 
@@ -29,6 +30,7 @@ use super::retry_budget::RetryBudget;
 use super::tls::{ClientConfigs, Sessions, TlsStream};
 use crate::shard::Lulls;
 use crate::telemetry::ShardCounters;
+use counted::Counted;
 use http2::Multiplexed;
 pub use http2::{Http2Limits, Opened, Slot};
 
@@ -121,45 +123,6 @@ pub struct Connection {
 
 /// Whom the backend is told a connection is for, where it is told at all; `None` also for a request of the gateway's own.
 pub type Named = Option<Box<Addresses>>;
-
-/// Counts a connection as what it is, for as long as it is there.
-#[derive(Debug)]
-struct Counted {
-    counters: Arc<ShardCounters>,
-    idle: bool,
-}
-
-impl Counted {
-    fn active(counters: &Arc<ShardCounters>) -> Self {
-        counters.upstream_active.increment();
-        Self {
-            counters: Arc::clone(counters),
-            idle: false,
-        }
-    }
-
-    fn set_idle(&mut self, idle: bool) {
-        if self.idle == idle {
-            return;
-        }
-        self.idle = idle;
-        let (from, to) = match idle {
-            true => (&self.counters.upstream_active, &self.counters.upstream_idle),
-            false => (&self.counters.upstream_idle, &self.counters.upstream_active),
-        };
-        from.decrement();
-        to.increment();
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        match self.idle {
-            true => self.counters.upstream_idle.decrement(),
-            false => self.counters.upstream_active.decrement(),
-        }
-    }
-}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
