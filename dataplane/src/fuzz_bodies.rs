@@ -43,13 +43,7 @@ pub fn request_head(data: &[u8]) {
     };
     if let Ok(again) = RequestHead::parse(out.freeze(), &wide) {
         assert_eq!(again.framing(), head.framing());
-        let fields = |head: &RequestHead| -> Vec<(Vec<u8>, Vec<u8>)> {
-            head.fields()
-                .iter()
-                .map(|field| (field.name.to_vec(), field.value.to_vec()))
-                .collect()
-        };
-        assert_eq!(fields(&again), fields(&head));
+        assert_eq!(pairs(&again), pairs(&head));
     } else {
         let is_old = head.version() == Version::Http10;
         assert!(is_old, "a head that was accepted is refused when written again");
@@ -187,13 +181,15 @@ pub fn http2_head(data: &[u8]) {
         (again.method(), again.path(), again.query(), again.host()),
         (head.method(), head.path(), head.query(), head.host())
     );
-    let fields = |head: &RequestHead| -> Vec<(Vec<u8>, Vec<u8>)> {
-        head.fields()
-            .iter()
-            .map(|field| (field.name.to_vec(), field.value.to_vec()))
-            .collect()
-    };
-    assert_eq!(fields(&again), fields(&head));
+    assert_eq!(pairs(&again), pairs(&head));
+}
+
+/// Names and values of a head's fields.
+fn pairs(head: &RequestHead) -> Vec<(Vec<u8>, Vec<u8>)> {
+    head.fields()
+        .iter()
+        .map(|field| (field.name.to_vec(), field.value.to_vec()))
+        .collect()
 }
 
 /// The counters of frames that cost work: the first byte is the allowance; then a frame each five bytes: kind, flags,

@@ -206,7 +206,7 @@ fn fields(
         .map(|stage| stage.shared.plan.api.as_str())
         .unwrap_or_default();
     match kind {
-        Kind::Proxy => {
+        Kind::Proxy | Kind::Through(_) => {
             let named = received.connection_names_others();
             head.kept(received, |field| {
                 headers::passes_to_backend(field.known)
@@ -214,16 +214,9 @@ fn fields(
                     && !(named && received.connection_names(field.name))
             });
             forwarded(x, client, head);
-        }
-        Kind::Through(pass) => {
-            let named = received.connection_names_others();
-            head.kept(received, |field| {
-                headers::passes_to_backend(field.known)
-                    && (mapped.is_empty() || !is_mapped(field.name))
-                    && !(named && received.connection_names(field.name))
-            });
-            forwarded(x, client, head);
-            through::request_fields(x, client, pass, framing, is_mapped, head);
+            if let Kind::Through(pass) = kind {
+                through::request_fields(x, client, pass, framing, is_mapped, head);
+            }
         }
         Kind::Custom => {
             if !is_mapped(b"accept") {
