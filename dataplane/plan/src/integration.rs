@@ -50,6 +50,8 @@ pub enum IntegrationError {
     AfterDefault(String),
     #[error("HTTP/2 by ALPN needs a backend behind TLS")]
     AlpnWithoutTls,
+    #[error("clients share connections of HTTP/2, and the PROXY protocol names one client a connection")]
+    SharedAndNamed,
     #[error("time-out of {0} ms is not between {1} and {2} ms")]
     Timeout(u32, u32, u32),
 }
@@ -444,16 +446,16 @@ impl HttpBackend {
         })
     }
 
-    /// Lets more pass than whole messages of HTTP/1.1, to a backend of this scheme.
+    /// Lets more pass than whole messages of HTTP/1.1, to this backend.
     ///
     /// # Errors
     /// Where such a backend cannot be spoken to so.
     pub fn with_pass_through(
         self,
         pass_through: PassThrough,
-        scheme: Scheme,
+        target: &Target,
     ) -> Result<Self, IntegrationError> {
-        pass_through.check(scheme)?;
+        pass_through.check(target)?;
         Ok(HttpBackend {
             pass_through: pass_through.is_any().then_some(pass_through),
             ..self

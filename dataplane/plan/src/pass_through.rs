@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::integration::{IntegrationError, Scheme};
+use crate::integration::{IntegrationError, Scheme, Target};
 
 /// The setting; the default lets nothing pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,10 +34,11 @@ impl PassThrough {
         self != PassThrough::default()
     }
 
-    /// Whether a backend of this scheme can be spoken to so.
-    pub(crate) fn check(self, scheme: Scheme) -> Result<(), IntegrationError> {
-        match (self.http2, scheme) {
+    /// Whether this backend can be spoken to so.
+    pub(crate) fn check(self, target: &Target) -> Result<(), IntegrationError> {
+        match (self.http2, target.scheme()) {
             (Some(BackendHttp2::Alpn), Scheme::Http) => Err(IntegrationError::AlpnWithoutTls),
+            (Some(_), _) if target.proxy_protocol().is_some() => Err(IntegrationError::SharedAndNamed),
             _ => Ok(()),
         }
     }
@@ -70,6 +71,7 @@ impl fmt::Display for PassThrough {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ProxyProtocol;
 
     #[test]
     fn what_is_on_is_shown() {
@@ -90,7 +92,23 @@ mod tests {
             http2: Some(BackendHttp2::Alpn),
             ..PassThrough::default()
         };
-        assert_eq!(pass.check(Scheme::Http), Err(IntegrationError::AlpnWithoutTls));
-        assert_eq!(pass.check(Scheme::Https), Ok(()));
+        let target = |scheme| Target::new(scheme, "backend.example", 8080, false).unwrap();
+        assert_eq!(pass.check(&target("http")), Err(IntegrationError::AlpnWithoutTls));
+        assert_eq!(pass.check(&target("https")), Ok(()));
+    }
+
+    /// Clients share the connections of HTTP/2; the PROXY protocol names one client a connection.
+    #[test]
+    fn shared_connections_name_no_client() {
+        let target = Target::new("http", "backend.example", 8080, false)
+            .unwrap()
+            .with_proxy_protocol(Some(ProxyProtocol::V2));
+        let mut pass = PassThrough {
+            http2: Some(BackendHttp2::PriorKnowledge),
+            ..PassThrough::default()
+        };
+        assert_eq!(pass.check(&target), Err(IntegrationError::SharedAndNamed));
+        pass.http2 = None;
+        assert_eq!(pass.check(&target), Ok(()));
     }
 }

@@ -232,7 +232,10 @@ fn backend(
         Ok(proto::ProxyProtocol::V2) => Some(ProxyProtocol::V2),
         Err(_) => return Err(unknown("the version of the PROXY protocol")),
     });
-    let scheme = target.scheme();
+    let through = http
+        .pass_through
+        .map(|pass| Ok::<_, ContentError>((pass_through(pass, unknown)?, target.clone())))
+        .transpose()?;
     let target = builder.target(target)?;
     let verb = match http.http_method.as_str() {
         "ANY" => BackendMethod::Same,
@@ -287,11 +290,9 @@ fn backend(
         })
         .collect::<Result<_, ContentError>>()?;
     let backend = HttpBackend::new(target, verb, uri, mappings, responses, timeout).map_err(fails)?;
-    match http.pass_through {
+    match through {
         None => Ok(backend),
-        Some(pass) => backend
-            .with_pass_through(pass_through(pass, unknown)?, scheme)
-            .map_err(fails),
+        Some((pass, target)) => backend.with_pass_through(pass, &target).map_err(fails),
     }
 }
 

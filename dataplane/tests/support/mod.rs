@@ -15,9 +15,7 @@ use tidegate_dataplane::config::{
 use tidegate_dataplane::limit::Registry;
 use tidegate_dataplane::telemetry::ShardCounters;
 use tidegate_dataplane::{Node, Options};
-use tidegate_plan::integration::{
-    BackendMethod, Mapping, MappingSource, MappingTarget, Mock, Scheme, UriPartSpec,
-};
+use tidegate_plan::integration::{BackendMethod, Mapping, MappingSource, MappingTarget, Mock, UriPartSpec};
 use tidegate_plan::{
     DeploymentId, HttpBackend, Integration, Limits, Method, MethodKey, PassThrough, Plan, PlanBuilder,
     ResourceId, StagePlan, Status, Target, Throttle, Verb,
@@ -522,7 +520,8 @@ impl Api {
         let Integration::HttpProxy(integration) = api.backend(backend, 0, Kind::Proxy) else {
             unreachable!("asked for a proxy");
         };
-        let integration = integration.with_pass_through(pass, Scheme::Http).unwrap();
+        let target = Target::new("http", "127.0.0.1", u32::from(backend.port()), false).unwrap();
+        let integration = integration.with_pass_through(pass, &target).unwrap();
         api.route(
             "/{proxy+}",
             MethodKey::Any,
