@@ -21,6 +21,7 @@ mod tls;
 mod told;
 mod units;
 mod upgrades;
+mod validation;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("planes", planes::TESTS),
         ("deploys", deploys::TESTS),
         ("imports", imports::TESTS),
+        ("validation", validation::TESTS),
         ("test_invoke", test_invoke::TESTS),
         ("tls", tls::TESTS),
         ("proxied", proxied::TESTS),

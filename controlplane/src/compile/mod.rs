@@ -11,6 +11,7 @@ mod integration;
 mod mapping;
 mod stage_settings;
 mod uri;
+mod validation;
 
 use std::collections::BTreeMap;
 
@@ -176,20 +177,29 @@ fn plan(
     if definition.rest_api.minimum_compression_size.is_some() {
         warnings.add("minimumCompressionSize: responses are not compressed yet".into());
     }
+    let mut validation = validation::Validation::new(definition);
     let mut routes: Vec<config::Route> = Vec::with_capacity(definition.resources.len());
     for (id, defined) in &definition.resources {
         let path = defined.resource.path.clone().unwrap_or_default();
         let mut methods = Vec::with_capacity(defined.methods.len());
         for (verb, method) in &defined.methods {
             let at = format!("{verb} {path}");
-            let integration = match guard.clone().or_else(|| method_guard(method, definition)) {
-                Some(reason) => {
+            let guarded = guard.clone().or_else(|| method_guard(method));
+            let checks = match &guarded {
+                Some(_) => Ok(None),
+                None => validation.checks(method, definition),
+            };
+            let (integration, checks) = match (guarded, checks) {
+                (Some(reason), _) | (None, Err(reason)) => {
                     if guard.is_none() {
                         warnings.add(format!("{at}: {reason}: the method answers 500"));
                     }
-                    integration::broken(reason)
+                    (integration::broken(reason), None)
                 }
-                None => integration::compile(&at, method, scope.variables, warnings),
+                (None, Ok(checks)) => {
+                    let integration = integration::compile(&at, method, scope.variables, warnings);
+                    (integration, checks)
+                }
             };
             let responses = method
                 .method_responses
@@ -202,6 +212,7 @@ fn plan(
                 throttle: scope.settings.throttle(&path, verb),
                 metrics_enabled: scope.settings.metrics(&path, verb),
                 operation_name: method.operation_name.clone().unwrap_or_default(),
+                checks,
                 responses: responses
                     .map(|status| config::MethodResponse { status })
                     .collect(),
@@ -220,6 +231,7 @@ fn plan(
         routes,
         gateway_responses: stage_settings::gateway_responses(definition, warnings),
         binary_media_types: definition.rest_api.binary_media_types.clone().unwrap_or_default(),
+        models: validation.into_models(),
     })
 }
 
@@ -240,7 +252,7 @@ fn api_guard(api: &RestApi) -> Option<String> {
 }
 
 /// Why this method may not answer: its guard is not there to run.
-fn method_guard(method: &Method, definition: &Definition) -> Option<String> {
+fn method_guard(method: &Method) -> Option<String> {
     let kind = method.authorization_type.as_deref().unwrap_or("NONE");
     if kind != "NONE" {
         return Some(format!("authorization type {kind} cannot be enforced yet"));
@@ -248,19 +260,5 @@ fn method_guard(method: &Method, definition: &Definition) -> Option<String> {
     if method.api_key_required == Some(true) {
         return Some("API keys cannot be enforced yet".into());
     }
-    let validator = definition
-        .request_validators
-        .get(method.request_validator_id.as_deref()?)?;
-    let parameters = validator.validate_request_parameters == Some(true)
-        && method
-            .request_parameters
-            .iter()
-            .flatten()
-            .any(|(_, required)| *required);
-    let body = validator.validate_request_body == Some(true)
-        && method
-            .request_models
-            .as_ref()
-            .is_some_and(|models| !models.is_empty());
-    (parameters || body).then(|| "requests cannot be validated yet".into())
+    None
 }

@@ -11,10 +11,13 @@
 //! | [`limits`] | the one table of limits and time-outs |
 //! | [`integration`] | what answers a method: a backend, a fixed answer, a known failure |
 //! | [`gateway_response`] | the answers the gateway gives by itself, and their overrides |
+//! | [`checks`] | what a request validator asks of a request |
+//! | [`schema`] | models, against which bodies are checked |
 //! | [`path`] | the canonical form of a request's path |
 //! | [`trie`] | finding the resource that a path addresses |
 //! | [`stage`] | a stage as served: its plans, settings and variables |
 
+pub mod checks;
 pub mod gateway_response;
 pub mod header;
 pub mod integration;
@@ -22,9 +25,11 @@ pub mod limits;
 pub mod names;
 pub mod pass_through;
 pub mod path;
+pub mod schema;
 pub mod stage;
 pub mod trie;
 
+pub use checks::Checks;
 pub use gateway_response::{GatewayResponse, GatewayResponses, ResponseType};
 pub use header::{HeaderName, HeaderValue};
 pub use integration::{HttpBackend, Integration, ProxyProtocol, Target, TargetIndex};

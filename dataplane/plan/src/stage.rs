@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::checks::Checks;
 use crate::gateway_response::GatewayResponses;
 use crate::integration::{Integration, Target, TargetIndex};
 use crate::limits::{Limit, Limits};
@@ -231,6 +232,8 @@ impl Route {
 pub struct Method {
     /// Which requests it takes.
     pub key: MethodKey,
+    /// What is asked of them before; `None`: nothing (INT-140).
+    pub checks: Option<Box<Checks>>,
     /// What answers them.
     pub integration: Integration,
     /// Its throttle, a bucket of its own also where the figures are the stage's for all methods (SEC-078).
@@ -339,6 +342,9 @@ impl PlanBuilder {
                 }
                 backend.resolve_captures(&parameters);
             }
+            if let Some(checks) = &mut methods[at].checks {
+                checks.resolve_captures(&parameters);
+            }
         }
         let index = self.trie.insert(path)?;
         self.routes.push(Route {
@@ -386,6 +392,7 @@ mod tests {
     fn broken(key: MethodKey) -> Method {
         Method {
             key,
+            checks: None,
             integration: Integration::Broken("test".into()),
             throttle: None,
             metrics_enabled: None,

@@ -1,17 +1,19 @@
 //! From a bundle's message to the plan's types: everything is checked here, once, so that a shard never is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
+use tidegate_plan::checks::{BodyModel, Checks, Location, Required};
 use tidegate_plan::gateway_response::GivenTwice;
 use tidegate_plan::integration::{
     BackendMethod, IntegrationError, Mapping, MappingSource, MappingTarget, Mock, ResponseSelection,
     UriPartSpec,
 };
 use tidegate_plan::names::NameError;
+use tidegate_plan::schema::{Models, Schema, SchemaError};
 use tidegate_plan::stage::Variables;
 use tidegate_plan::{
     AccessLog, AccountId, ApiId, BackendHttp2, Canary, DeploymentId, GatewayResponse, GatewayResponses,
@@ -46,6 +48,14 @@ pub enum ContentError {
         path: String,
         what: &'static str,
     },
+    #[error("{verb} {path}: {error}")]
+    Schema {
+        verb: String,
+        path: String,
+        error: SchemaError,
+    },
+    #[error("{0}")]
+    Models(SchemaError),
     #[error("the stage has no plan")]
     NoPlan,
     #[error("the bundle is called {0} and holds {1}")]
@@ -138,11 +148,19 @@ pub(super) fn settings(bundle: proto::SettingsBundle) -> Result<Settings, Conten
 /// `all`: the throttle of each method that has no setting of its own.
 fn plan(plan: proto::Plan, all: Option<Throttle>) -> Result<Plan, ContentError> {
     let mut builder = PlanBuilder::new(DeploymentId::parse(&plan.deployment_id)?);
+    let models = plan
+        .models
+        .iter()
+        .map(|model| (model.address.as_str(), model.schema.as_str()));
+    let mut schemas = Schemas {
+        models: Models::parse(models).map_err(ContentError::Models)?,
+        compiled: HashMap::new(),
+    };
     for route in plan.routes {
         let methods = route
             .methods
             .into_iter()
-            .map(|one| method(one, &route.path, all, &mut builder))
+            .map(|one| method(one, &route.path, all, &mut builder, &mut schemas))
             .collect::<Result<Vec<_>, _>>()?;
         builder.route(ResourceId::parse(&route.resource_id)?, &route.path, methods)?;
     }
@@ -161,6 +179,7 @@ fn method(
     path: &str,
     all: Option<Throttle>,
     builder: &mut PlanBuilder,
+    schemas: &mut Schemas,
 ) -> Result<Method, ContentError> {
     let verb = method.http_method;
     let fails = |error: IntegrationError| ContentError::Integration {
@@ -172,6 +191,16 @@ fn method(
         verb: verb.clone(),
         path: path.to_owned(),
         what,
+    };
+    let checks = match method.checks {
+        None => None,
+        Some(checks) => Some(self::checks(checks, schemas, &unknown, &|error| {
+            ContentError::Schema {
+                verb: verb.clone(),
+                path: path.to_owned(),
+                error,
+            }
+        })?),
     };
     let integration = method.integration.unwrap_or_default();
     let timeout = integration.timeout_ms;
@@ -199,6 +228,7 @@ fn method(
     };
     Ok(Method {
         key: MethodKey::parse(&verb)?,
+        checks: checks.filter(|checks| !checks.is_empty()).map(Box::new),
         integration,
         // A method that is set to no limit has none, whatever the others have (DEP-077).
         throttle: match method.throttle {
@@ -210,6 +240,59 @@ fn method(
             .filter(|name| !name.is_empty())
             .map(Into::into),
     })
+}
+
+/// A plan's models, each compiled once however many methods it checks.
+struct Schemas {
+    models: Models,
+    compiled: HashMap<String, Schema>,
+}
+
+impl Schemas {
+    fn get(&mut self, address: String) -> Result<Schema, SchemaError> {
+        if let Some(schema) = self.compiled.get(&address) {
+            return Ok(schema.clone());
+        }
+        let schema = Schema::compile(&self.models, &address)?;
+        self.compiled.insert(address, schema.clone());
+        Ok(schema)
+    }
+}
+
+fn checks(
+    checks: proto::Checks,
+    schemas: &mut Schemas,
+    unknown: &dyn Fn(&'static str) -> ContentError,
+    fails: &dyn Fn(SchemaError) -> ContentError,
+) -> Result<Checks, ContentError> {
+    let required = checks
+        .required
+        .into_iter()
+        .map(|one| {
+            let location = match one.location() {
+                proto::ParameterLocation::Path => Location::Path(None),
+                proto::ParameterLocation::Query => Location::Query,
+                proto::ParameterLocation::Header => Location::Header,
+                _ => return Err(unknown("where a required parameter stands")),
+            };
+            Ok(Required {
+                location,
+                name: one.name.into(),
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    let models = checks
+        .models
+        .into_iter()
+        .map(|one| {
+            Ok(BodyModel {
+                media_type: Some(one.media_type.to_ascii_lowercase().into())
+                    .filter(|media_type: &Box<str>| !media_type.is_empty()),
+                schema: schemas.get(one.model).map_err(fails)?,
+            })
+        })
+        .collect::<Result<_, ContentError>>()?;
+    Ok(Checks::new(required, models))
 }
 
 fn backend(

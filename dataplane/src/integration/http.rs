@@ -85,7 +85,7 @@ pub(super) fn end(x: &mut Exchange<'_>, client: &mut Client, begun: Instant, end
             note(x, begun, None, failure.message);
             gateway_response::answer(x, client, failure)
         }
-        Ended::Gone(gone) => client_gone(x, client, gone),
+        Ended::Gone(gone) => gateway_response::client_gone(x, client, gone),
         Ended::Crowded => {
             note(x, begun, None, Failure::OVERLOADED.message);
             overloaded(x, client)
@@ -111,21 +111,6 @@ fn overloaded(x: &mut Exchange<'_>, client: &mut Client) -> After {
     after
 }
 
-/// The client's own failings, while the backend was being called.
-#[cold]
-fn client_gone(x: &mut Exchange<'_>, client: &mut Client, gone: Gone) -> After {
-    match gone {
-        Gone::Malformed => gateway_response::answer(x, client, Failure::BAD_REQUEST),
-        Gone::TooLarge => gateway_response::answer(x, client, Failure::TOO_LARGE),
-        Gone::TooSlow => gateway_response::answer(x, client, Failure::REQUEST_TIMED_OUT),
-        Gone::Aborted | Gone::Stopped => {
-            // Nobody is left to answer (decision D14).
-            x.outcome.status = 499;
-            After::Reset
-        }
-    }
-}
-
 /// Gets a connection and an answer's head, again on a new connection where that is safe (decision D11). All attempts
 /// together have until `deadline`.
 pub(super) async fn attempt(
@@ -138,14 +123,23 @@ pub(super) async fn attempt(
     mut deadline: Instant,
 ) -> Result<(Answer, Box<Connection>), Ended> {
     let shard = Rc::clone(&client.shard);
-    let framing = client.framing;
+    // What a phase before has read whole is sent as one piece.
+    let whole = x.body.take();
+    let framing = match &whole {
+        None => client.framing,
+        Some(body) if body.is_empty() => Framing::Empty,
+        Some(body) => Framing::Length(body.len() as u64),
+    };
     let head = request::head(x, client, upstream, backend, kind, framing).map_err(Ended::Failure)?;
     if let Some(test) = &client.test {
         let target = stage.plan(x.canary).target(backend.target());
         test.note_request(target.scheme().as_str(), &target.authority(), &head);
     }
     let idempotent = !matches!(request::method(x, backend), "POST" | "PATCH");
-    let mut upload = Upload::new(head, framing, shard.bounds.retry_hold);
+    let mut upload = match whole {
+        None => Upload::new(head, framing, shard.bounds.retry_hold),
+        Some(body) => Upload::whole(head, body),
+    };
     if let Kind::Through(pass) = kind {
         upload.pass_through(pass.trailers, through::switches(x, pass));
     }

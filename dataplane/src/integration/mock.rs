@@ -1,15 +1,12 @@
 //! `MOCK` with a fixed answer.
 
-use std::future::poll_fn;
-use std::task::Poll;
-
 use tidegate_plan::integration::Mock;
 use tidegate_rt as rt;
 
 use crate::http::Known;
-use crate::pipeline::After;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::response::{HEAD_ROOM, own};
+use crate::pipeline::{After, body as request_body};
 use crate::shard::{Client, Delivery};
 
 /// Answers at once; what the client still sends is read and dropped, so that the connection can go on.
@@ -17,7 +14,7 @@ pub(super) async fn answer(x: &mut Exchange<'_>, client: &mut Client, mock: &Moc
     let mut read = client.discard_received();
     x.keep_alive &= !client.shard.draining();
     if !read && x.keep_alive {
-        read = discard(client).await;
+        read = request_body::discard(client).await;
     }
     x.keep_alive &= read && !client.is_finished();
     let status = mock.status.code();
@@ -60,28 +57,4 @@ pub(super) async fn answer(x: &mut Exchange<'_>, client: &mut Client, mock: &Moc
         (false, true) => After::Close,
         (false, false) => After::Linger,
     }
-}
-
-/// Reads the rest of the request's body; whether it ended as it should.
-async fn discard(client: &mut Client) -> bool {
-    let limit = client.shard.bounds.body_idle;
-    client.timer.set_after(limit);
-    poll_fn(|cx| {
-        if client.shard.stopping() {
-            return Poll::Ready(false);
-        }
-        loop {
-            match client.poll_body(cx) {
-                Poll::Ready(Ok(Some(_))) => client.timer.set_after(limit),
-                Poll::Ready(Ok(None)) => return Poll::Ready(true),
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending => break,
-            }
-        }
-        if let Poll::Ready(Err(_)) = client.poll_send(cx) {
-            return Poll::Ready(false);
-        }
-        client.timer.poll_elapsed(cx).map(|()| false)
-    })
-    .await
 }

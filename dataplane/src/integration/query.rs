@@ -11,12 +11,16 @@ pub fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         })
 }
 
-/// The last value of a parameter (OBV-282), encoded as it is. Names are case-sensitive (OBV-283).
-pub fn last<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
+/// The values of a parameter in order, encoded as they are. Names are case-sensitive (OBV-283).
+pub fn all<'q>(query: &'q [u8], name: &[u8]) -> impl Iterator<Item = &'q [u8]> {
     parameters(query)
-        .filter(|(known, _)| *known == name || *tidegate_plan::path::decode(known, true) == *name)
-        .last()
+        .filter(move |(known, _)| *known == name || *tidegate_plan::path::decode(known, true) == *name)
         .map(|(_, value)| value)
+}
+
+/// The last value of a parameter (OBV-282), encoded as it is.
+pub fn last<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
+    all(query, name).last()
 }
 
 #[cfg(test)]

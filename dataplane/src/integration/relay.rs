@@ -80,6 +80,19 @@ impl Upload {
         }
     }
 
+    /// A request whose body is there already, for as many attempts as it takes.
+    pub(super) fn whole(head: Chunk, body: Chunk) -> Self {
+        let framing = match body.len() as u64 {
+            0 => Framing::Empty,
+            length => Framing::Length(length),
+        };
+        let mut upload = Self::new(head, framing, 0);
+        upload.done = true;
+        upload.held_bytes = body.len();
+        upload.held = Some(SmallVec::from_iter((!body.is_empty()).then_some(body)));
+        upload
+    }
+
     /// Lets trailers go along, and 101 be an answer.
     pub(super) fn pass_through(&mut self, trailers: bool, switch: bool) {
         self.trailers = trailers;

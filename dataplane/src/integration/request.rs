@@ -14,6 +14,7 @@ use super::http::Kind;
 use super::{query, through};
 use crate::http::{Compression, Framing, HeadWriter, Known};
 use crate::net::upstream::Upstream;
+use crate::pipeline::context;
 use crate::pipeline::exchange::Exchange;
 use crate::pipeline::failure::Failure;
 use crate::shard::{Client, Protocol};
@@ -96,7 +97,7 @@ fn target(
         match part {
             UriPart::Literal(text) => out.extend_from_slice(text.as_bytes()),
             UriPart::StageVariable(name) => {
-                out.extend_from_slice(stage_variable(x, name).unwrap_or_default())
+                out.extend_from_slice(context::stage_variable(x, name).unwrap_or_default().as_bytes())
             }
             UriPart::Mapped(at) => {
                 let mapping = backend.mappings().get(usize::from(*at));
@@ -283,24 +284,13 @@ fn forwarded(x: &Exchange<'_>, client: &Client, head: &mut HeadWriter<'_>) {
     );
 }
 
-fn stage_variable<'x>(x: &'x Exchange<'_>, name: &str) -> Option<&'x [u8]> {
-    let plan = &x.stage.as_ref()?.shared.plan;
-    let own = plan
-        .canary
-        .as_ref()
-        .filter(|_| x.canary)
-        .and_then(|canary| canary.variables.get(name));
-    own.or_else(|| plan.variables.get(name))
-        .map(|value| value.as_bytes())
-}
-
 /// The value of a mapping's source, decoded; `None`: the source is missing, and the mapping sets nothing (OBV-284).
 fn value<'x>(x: &'x Exchange<'_>, client: &'x Client, source: &'x MappingSource) -> Option<Cow<'x, [u8]>> {
     Some(match source {
         MappingSource::Path { capture, .. } => {
             path::decode(x.capture(usize::from((*capture)?))?.as_bytes(), false)
         }
-        MappingSource::Query(name) => path::decode(query::last(x.query?, name.as_bytes())?, true),
+        MappingSource::Query(name) => context::query_parameter(x, name.as_bytes())?,
         MappingSource::Header(name) => {
             // OBV-283: names are compared with case.
             let field = x
@@ -311,40 +301,7 @@ fn value<'x>(x: &'x Exchange<'_>, client: &'x Client, source: &'x MappingSource)
             Cow::Borrowed(field.value)
         }
         MappingSource::Literal(text) => Cow::Borrowed(text.as_bytes()),
-        MappingSource::StageVariable(name) => Cow::Borrowed(stage_variable(x, name)?),
-        MappingSource::Context(name) => context(x, client, name)?,
+        MappingSource::StageVariable(name) => Cow::Borrowed(context::stage_variable(x, name)?.as_bytes()),
+        MappingSource::Context(name) => context::variable(x, client, name)?,
     })
-}
-
-/// `$context` variables that exist at this point of a request.
-fn context<'x>(x: &'x Exchange<'_>, client: &'x Client, name: &str) -> Option<Cow<'x, [u8]>> {
-    let plan = &x.stage.as_ref()?.shared.plan;
-    let text: &[u8] = match name {
-        "requestId" => &x.request_id,
-        "extendedRequestId" => &x.extended_id,
-        "apiId" => plan.api.as_str().as_bytes(),
-        "stage" => plan.stage.as_str().as_bytes(),
-        "accountId" => plan.account.as_str().as_bytes(),
-        "httpMethod" => x.head.method(),
-        "path" => x.path.as_ref()?.as_str().as_bytes(),
-        "resourcePath" => x.route()?.path().as_bytes(),
-        "resourceId" => x.route()?.resource().as_str().as_bytes(),
-        "domainName" => x.host,
-        "protocol" => x.protocol(),
-        "identity.sourceIp" => client.peer_text(),
-        "identity.userAgent" => x.head.fields().get(Known::UserAgent)?,
-        "requestTimeEpoch" => {
-            return Some(Cow::Owned(
-                client
-                    .shard
-                    .clock
-                    .epoch(x.received)
-                    .as_millis()
-                    .to_string()
-                    .into_bytes(),
-            ));
-        }
-        _ => return None,
-    };
-    Some(Cow::Borrowed(text))
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use tidegate_plan::path::{NormalPath, PathRef};
 use tidegate_plan::trie::Captures;
 use tidegate_plan::{Method, Plan, Route, Verb};
-use tidegate_rt::Instant;
+use tidegate_rt::{Chunk, Instant};
 
 use super::failure::Failure;
 use super::ids::{ExtendedId, RequestId, as_request_id};
@@ -43,6 +43,10 @@ pub struct Exchange<'h> {
     pub place: Option<Place>,
     /// Where the values of the path's parameters stand.
     pub captures: Captures,
+    /// The request's body, where a phase had to see it whole.
+    pub body: Option<Chunk>,
+    /// What a failure has to say beside its constant text.
+    pub detail: Option<Box<Detail>>,
     /// The connection may carry another request after this one.
     pub keep_alive: bool,
     /// What has come of it.
@@ -56,6 +60,17 @@ pub struct Place {
     pub route: u32,
     /// The method among the route's.
     pub method: u32,
+    /// The method's request validator has something to check.
+    pub checked: bool,
+}
+
+/// What is to be told of this one request's failure.
+#[derive(Debug, Default)]
+pub struct Detail {
+    /// `$context.error.message`, where it is not the constant one.
+    pub message: String,
+    /// `$context.error.validationErrorString`.
+    pub validation: String,
 }
 
 /// What is known of a request at its end.
@@ -105,6 +120,8 @@ impl<'h> Exchange<'h> {
             canary: false,
             place: None,
             captures: Captures::new(),
+            body: None,
+            detail: None,
             keep_alive: head.keep_alive(),
             outcome: Outcome::default(),
         }
@@ -176,6 +193,14 @@ pub fn collapse(mut path: PathRef<'_>) -> PathRef<'_> {
 }
 
 impl Exchange<'_> {
+    /// What is told of a failure of this request: `$context.error.message`.
+    pub fn message<'x>(&'x self, failure: &'x Failure) -> &'x str {
+        match &self.detail {
+            Some(detail) if !detail.message.is_empty() => &detail.message,
+            _ => failure.message,
+        }
+    }
+
     /// Notes an answer of the gateway's own.
     pub fn fail(&mut self, failure: Failure) {
         self.outcome.failure = Some(failure);

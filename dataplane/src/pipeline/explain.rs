@@ -6,7 +6,7 @@
 use tidegate_plan::integration::BackendMethod;
 use tidegate_plan::path::{self, NormalPath};
 use tidegate_plan::trie::Captures;
-use tidegate_plan::{HttpBackend, Integration, Plan, ProxyProtocol, Verb};
+use tidegate_plan::{Checks, HttpBackend, Integration, Plan, ProxyProtocol, Verb};
 use tidegate_proto::config::v1::{ExplainStep, Probe, ProbeResult};
 use tidegate_rt as rt;
 
@@ -164,6 +164,9 @@ fn routed(
             count => format!("{count} limit(s) must each have a token"),
         },
     );
+    if let Some(checks) = method.checks.as_deref() {
+        steps.push("validate", checked(checks));
+    }
     let (what, status) = match &method.integration {
         Integration::HttpProxy(backend) => (format!("HTTP_PROXY: {}", call(plan, backend)), 0),
         Integration::Http(backend) => (format!("HTTP: {}", call(plan, backend)), 0),
@@ -175,6 +178,19 @@ fn routed(
     };
     steps.push("integration", what);
     Some(status)
+}
+
+fn checked(checks: &Checks) -> String {
+    let names: Vec<_> = checks.required().iter().map(|one| &*one.name).collect();
+    let parameters = match names.as_slice() {
+        [] => String::new(),
+        names => format!("needs {}", names.join(", ")),
+    };
+    let separator = if parameters.is_empty() { "" } else { "; " };
+    match checks.any_model() {
+        true => format!("{parameters}{separator}checks the body against its model"),
+        false => parameters,
+    }
 }
 
 fn call(plan: &Plan, backend: &HttpBackend) -> String {

@@ -47,6 +47,22 @@ impl Failure {
         "Missing Authentication Token",
         "MissingAuthenticationTokenException",
     );
+    /// A required parameter is missing or blank (INT-149). Which ones is told by [`Exchange::refuse`].
+    ///
+    /// [`Exchange::refuse`]: super::exchange::Exchange::refuse
+    pub const MISSING_PARAMETERS: Self = typed(
+        ResponseType::BadRequestParameters,
+        400,
+        "Missing required request parameters",
+        "BadRequestException",
+    );
+    /// The body does not fit its model (INT-150).
+    pub const INVALID_BODY: Self = typed(
+        ResponseType::BadRequestBody,
+        400,
+        "Invalid request body",
+        "BadRequestException",
+    );
     /// A throttle refused (SEC-075).
     pub const THROTTLED: Self = typed(
         ResponseType::Throttled,
@@ -146,10 +162,19 @@ impl Failure {
     );
 
     /// The body where no template is configured. The service writes a blank after the colon in the answers of its
-    /// integrations and none in those before them (OBV-256; GWR).
+    /// integrations and of its validators, and none in those before them (OBV-256; INT-149, INT-150; GWR).
     pub fn default_body(&self) -> (&'static str, &'static str) {
+        let of_validator = matches!(
+            self.kind,
+            Some(
+                ResponseType::BadRequestParameters
+                    | ResponseType::BadRequestBody
+                    | ResponseType::UnsupportedMediaType
+            )
+        );
         match self.status {
             500.. => ("{\"message\": \"", "\"}"),
+            _ if of_validator => ("{\"message\": \"", "\"}"),
             _ => ("{\"message\":\"", "\"}"),
         }
     }

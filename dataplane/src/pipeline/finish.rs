@@ -20,7 +20,7 @@ pub(super) fn finish(x: &Exchange<'_>, client: &Client) {
     let (route, method) = (x.route(), x.method());
     let live = x.stage.as_ref().map(|stage| &stage.shared);
     let resource_path = route.map(|route| route.path().as_bytes());
-    let failure = x.outcome.failure;
+    let failure = x.outcome.failure.as_ref();
     shard.recorder.record(&RequestRecord {
         stage: live.and_then(|live| live.series()),
         method: match (live, x.place, method) {
@@ -43,8 +43,12 @@ pub(super) fn finish(x: &Exchange<'_>, client: &Client) {
                 .map(|kind| kind.name().as_bytes())
                 .unwrap_or_default(),
             type_status: failure.status,
-            message: failure.message.as_bytes(),
-            validation: b"",
+            message: x.message(failure).as_bytes(),
+            validation: x
+                .detail
+                .as_ref()
+                .map(|detail| detail.validation.as_bytes())
+                .unwrap_or_default(),
         }),
         integration: x.outcome.integration.map(|called| IntegrationOutcome {
             latency_ns: nanos(called.answered, called.begun),

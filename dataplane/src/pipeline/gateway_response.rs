@@ -1,15 +1,18 @@
 //! The answers that the gateway gives by itself, with an API's overrides.
 
+use std::borrow::Cow;
+
 use tidegate_plan::{GatewayResponse, Status};
 use tidegate_rt as rt;
 use tidegate_rt::Buffer;
 
 use super::After;
+use super::context;
 use super::exchange::Exchange;
 use super::failure::Failure;
 use super::response::{HEAD_ROOM, own};
 use crate::http::Known;
-use crate::shard::{Client, Delivery};
+use crate::shard::{Client, Delivery, Gone};
 
 const JSON: &str = "application/json";
 
@@ -48,7 +51,7 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
         None => {
             let (before, after) = failure.default_body();
             body.extend_from_slice(before.as_bytes());
-            body.extend_from_slice(failure.message.as_bytes());
+            escape(x.message(&failure), &mut body);
             body.extend_from_slice(after.as_bytes());
             JSON
         }
@@ -89,6 +92,22 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
         (true, _) => After::Next,
         (false, true) => After::Close,
         (false, false) => After::Linger,
+    }
+}
+
+/// Answers where the client's own doing ended the request before its time, as far as there is somebody to answer.
+#[cold]
+#[inline(never)]
+pub fn client_gone(x: &mut Exchange<'_>, client: &mut Client, gone: Gone) -> After {
+    match gone {
+        Gone::Malformed => answer(x, client, Failure::BAD_REQUEST),
+        Gone::TooLarge => answer(x, client, Failure::TOO_LARGE),
+        Gone::TooSlow => answer(x, client, Failure::REQUEST_TIMED_OUT),
+        Gone::Aborted | Gone::Stopped => {
+            // Nobody is left to answer (decision D14).
+            x.outcome.status = 499;
+            After::Reset
+        }
     }
 }
 
@@ -137,81 +156,45 @@ fn template<'p>(x: &Exchange<'_>, content: &'p GatewayResponse) -> Option<(&'p s
 
 /// The value of a template's variable (GWR-004 to GWR-008); nothing for one that is unknown.
 fn variable(x: &Exchange<'_>, client: &Client, failure: &Failure, name: &str, out: &mut Buffer) {
-    let mut put = |text: &[u8]| out.extend_from_slice(text);
     if let Some(name) = name.strip_prefix("stageVariables.") {
-        let canary = x
-            .stage
-            .as_ref()
-            .and_then(|stage| stage.shared.plan.canary.as_ref())
-            .filter(|_| x.canary);
-        let own = canary.and_then(|canary| canary.variables.get(name));
-        let value = own.or_else(|| x.stage.as_ref()?.shared.plan.variables.get(name));
-        return put(value.map(|value| value.as_bytes()).unwrap_or_default());
+        return out.extend_from_slice(context::stage_variable(x, name).unwrap_or_default().as_bytes());
     }
     if let Some(rest) = name.strip_prefix("method.request.") {
-        return match rest.split_once('.') {
-            Some(("header", name)) => put(x.head.fields().get_by_name(name.as_bytes()).unwrap_or_default()),
-            Some(("path", name)) => {
-                let at = x
-                    .route()
-                    .and_then(|route| route.parameters().iter().position(|one| &**one == name));
-                put(at.and_then(|at| x.capture(at)).unwrap_or_default().as_bytes());
-            }
-            Some(("querystring", name)) => put(crate::integration::query::last(
-                x.query.unwrap_or_default(),
-                name.as_bytes(),
-            )
-            .unwrap_or_default()),
-            _ => {}
-        };
+        return out.extend_from_slice(&parameter(x, rest).unwrap_or_default());
     }
-    let Some(name) = name.strip_prefix("context.") else {
-        return;
-    };
-    let plan = x.stage.as_ref().map(|stage| &stage.shared.plan);
-    match name {
-        "error.message" => put(failure.message.as_bytes()),
+    match name.strip_prefix("context.") {
+        None => {}
+        Some("error.message") => out.extend_from_slice(x.message(failure).as_bytes()),
         // A JSON string with its quotes, so that a template without quotes of its own yields valid JSON.
-        "error.messageString" => {
-            put(b"\"");
-            put(failure.message.as_bytes());
-            put(b"\"");
+        Some("error.messageString") => {
+            out.put_u8(b'"');
+            escape(x.message(failure), out);
+            out.put_u8(b'"');
         }
-        "error.responseType" => put(failure
-            .kind
-            .map(|kind| kind.name())
-            .unwrap_or_default()
-            .as_bytes()),
-        "requestId" => put(&x.request_id),
-        "extendedRequestId" => put(&x.extended_id),
-        "httpMethod" => put(x.head.method()),
-        "path" => put(x
-            .path
-            .as_ref()
-            .map(|path| path.as_str())
-            .unwrap_or_default()
-            .as_bytes()),
-        "resourcePath" => put(x.route().map(|route| route.path().as_bytes()).unwrap_or_default()),
-        "resourceId" => put(x
-            .route()
-            .map(|route| route.resource().as_str())
-            .unwrap_or_default()
-            .as_bytes()),
-        "apiId" => put(plan.map(|plan| plan.api.as_str()).unwrap_or_default().as_bytes()),
-        "stage" => put(plan
-            .map(|plan| plan.stage.as_str())
-            .unwrap_or_default()
-            .as_bytes()),
-        "accountId" => put(plan
-            .map(|plan| plan.account.as_str())
-            .unwrap_or_default()
-            .as_bytes()),
-        "domainName" => put(x.host),
-        "protocol" => put(x.protocol()),
-        "identity.sourceIp" => put(client.origin.peer.ip().to_string().as_bytes()),
-        "identity.userAgent" => put(x.head.fields().get(Known::UserAgent).unwrap_or_default()),
-        _ => {}
+        Some("error.responseType") => {
+            let kind = failure.kind.map(|kind| kind.name());
+            out.extend_from_slice(kind.unwrap_or_default().as_bytes());
+        }
+        Some(name) => out.extend_from_slice(&context::variable(x, client, name).unwrap_or_default()),
     }
+}
+
+/// The value of a parameter of the method request: `{location}.{name}` (GWR-006, GWR-011 to GWR-013).
+fn parameter<'x>(x: &'x Exchange<'_>, name: &str) -> Option<Cow<'x, [u8]>> {
+    match name.split_once('.')? {
+        ("header", name) => Some(Cow::Borrowed(x.head.fields().get_by_name(name.as_bytes())?)),
+        ("path", name) => Some(Cow::Borrowed(context::path_parameter(x, name)?.as_bytes())),
+        ("querystring", name) => context::query_parameter(x, name.as_bytes()),
+        _ => None,
+    }
+}
+
+/// Writes text as it stands within a JSON string.
+fn escape(text: &str, out: &mut Buffer) {
+    // A JSON writer to memory cannot fail, and its text is at least the two quotes.
+    let quoted = serde_json::to_string(text).unwrap_or_default();
+    let inner = quoted.get(1..quoted.len().saturating_sub(1));
+    out.extend_from_slice(inner.unwrap_or_default().as_bytes());
 }
 
 /// Replaces `$name` and `${name}` where the name begins with a known root, and keeps everything else (GWR-003).

@@ -1,14 +1,17 @@
 //! The life of a request, in order. This page is the order; each phase stands in the file of its name.
 //!
 //! ```text
-//! head read -> framing -> host, path, stage -> resource, method -> throttle -> integration -> response -> finish
-//!              [frame]    [locate]            [route]             [throttle]   crate::integration        [finish]
-//!                 \___________________________\___________________\____________\__> [gateway_response]
+//! head read -> framing -> host, path, stage -> resource, method -> throttle -> validation -> integration -> finish
+//!              [frame]    [locate]            [route]             [throttle]  [validate]    crate::integration
+//!                 \___________________________\___________________\____________\_____________\__> [gateway_response]
 //! ```
 //!
 //! A phase is a function over one [`Exchange`]. It refuses with a [`Failure`], or lets the request go on. Nothing
-//! before the integration waits: admission of a request is one run through plain code.
+//! before validation waits: admission of a request is one run through plain code. Validation waits for a body that a
+//! model describes, and for nothing else.
 
+pub mod body;
+pub mod context;
 pub mod exchange;
 mod explain;
 pub mod failure;
@@ -21,6 +24,7 @@ pub mod response;
 mod route;
 pub mod test_invoke;
 mod throttle;
+mod validate;
 
 use std::rc::Rc;
 
@@ -34,6 +38,7 @@ use crate::integration;
 use crate::shard::{Client, Shard};
 use exchange::Exchange;
 use failure::Failure;
+use validate::Refused;
 
 /// What becomes of the connection after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +78,14 @@ pub async fn serve(client: &mut Client, head: RequestHead) -> After {
     client.shard.counters().in_flight.increment();
     let guard = InFlight(client.shard.clone());
     let after = match admit(&mut x, client) {
+        Ok(()) if x.place.is_some_and(|place| place.checked) => {
+            // Boxed, as few methods have it and every request's state would hold it.
+            match Box::pin(validate::validate(&mut x, client)).await {
+                Ok(()) => integration::call(&mut x, client).await,
+                Err(Refused::Failure(failure)) => gateway_response::answer(&mut x, client, failure),
+                Err(Refused::Gone(gone)) => gateway_response::client_gone(&mut x, client, gone),
+            }
+        }
         Ok(()) => integration::call(&mut x, client).await,
         Err(failure) => gateway_response::answer(&mut x, client, failure),
     };

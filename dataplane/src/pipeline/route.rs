@@ -22,18 +22,20 @@ pub(super) fn route(x: &mut Exchange<'_>, client: &Client) -> Result<(), Failure
 /// for the path's parameters (OBV-179).
 fn addressed(x: &mut Exchange<'_>) -> Option<Place> {
     x.captures = Captures::new();
-    let (method, _) = x.plan()?.routes().first()?.method(x.verb?)?;
+    let (at, method) = x.plan()?.routes().first()?.method(x.verb?)?;
     Some(Place {
         route: 0,
-        method: u32::try_from(method).ok()?,
+        method: u32::try_from(at).ok()?,
+        checked: method.checks.is_some(),
     })
 }
 
 fn find(x: &Exchange<'_>, captures: &mut Captures) -> Option<Place> {
     let (index, route) = x.plan()?.find(x.resource_path()?, captures)?;
-    let (method, _) = route.method(x.verb?)?;
+    let (at, method) = route.method(x.verb?)?;
     Some(Place {
         route: index.0,
-        method: u32::try_from(method).ok()?,
+        method: u32::try_from(at).ok()?,
+        checked: method.checks.is_some(),
     })
 }

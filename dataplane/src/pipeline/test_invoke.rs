@@ -23,7 +23,6 @@ use tidegate_rt as rt;
 use tidegate_rt::Chunk;
 
 use super::exchange::Exchange;
-use super::failure::Failure;
 use crate::config::{ProbeCall, Stage};
 use crate::http::{Decoded, Decoder, Fields, ResponseHead, Scanner};
 use crate::integration::query;
@@ -67,7 +66,7 @@ struct Trace {
     /// The integration's answer: status and headers.
     answered: Option<(u16, Vec<(String, String)>)>,
     integration_ms: u128,
-    failure: Option<Failure>,
+    failure: Option<String>,
 }
 
 impl Test {
@@ -94,7 +93,13 @@ impl Test {
     /// Notes how the request ended.
     pub(super) fn note_end(&self, x: &Exchange<'_>) {
         let mut trace = self.trace.borrow_mut();
-        trace.failure = x.outcome.failure;
+        trace.failure = x.outcome.failure.as_ref().map(|failure| {
+            let validation = x.detail.as_ref().map(|detail| detail.validation.as_str());
+            match validation.filter(|text| !text.is_empty()) {
+                Some(validation) => validation.to_owned(),
+                None => x.message(failure).to_owned(),
+            }
+        });
         if let Some(called) = x.outcome.integration {
             trace.integration_ms = called
                 .answered
@@ -441,7 +446,7 @@ impl Log {
         }
         let status = answer.head.status();
         if let Some(failure) = &trace.failure {
-            self.line(true, &format!("Execution failed: {}", failure.message));
+            self.line(true, &format!("Execution failed: {failure}"));
         } else {
             let body = String::from_utf8_lossy(&answer.body);
             self.line(

@@ -558,6 +558,7 @@ impl Api {
     pub fn route(&mut self, path: &str, key: MethodKey, integration: Integration) {
         let method = Method {
             key,
+            checks: None,
             integration,
             throttle: self.throttle,
             metrics_enabled: None,

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `/pets`, `/pets/{id}` | a pet store, as JSON |
 //! | `/echo/...` | what came, as JSON: method, target, headers, length and digest of the body |
+//! | `/say/{code}...` | what came as its own: that status, the body, and a header `name` for each `x-say-name` |
 //! | `/fixed/{n}` | n bytes of [`pattern`] with a Content-Length |
 //! | `/chunked/{n}/{size}` | n chunks of `size` bytes of pattern |
 //! | `/close/{n}` | n bytes of pattern, ended by closing |
@@ -285,6 +286,16 @@ fn answer(stream: &mut TcpStream, request: &Request, parts: &[&str], body: &[u8]
                 "application/json",
                 told.to_string().as_bytes(),
             )?;
+        }
+        ["say", code, ..] => {
+            write!(stream, "HTTP/1.1 {code} Told\r\n")?;
+            for (name, value) in &request.headers {
+                if let Some(name) = name.to_ascii_lowercase().strip_prefix("x-say-") {
+                    write!(stream, "{name}: {value}\r\n")?;
+                }
+            }
+            write!(stream, "Content-Length: {}\r\n\r\n", body.len())?;
+            stream.write_all(&body)?;
         }
         ["fixed", n] => respond(stream, request, "200 OK", "text/plain", &pattern(n.parse()?))?,
         ["status", code @ ("204" | "304")] => {

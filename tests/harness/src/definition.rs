@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 pub struct Definition {
     title: String,
     paths: Map<String, Value>,
+    members: Map<String, Value>,
 }
 
 impl Definition {
@@ -15,6 +16,7 @@ impl Definition {
         Self {
             title: title.to_owned(),
             paths: Map::new(),
+            members: Map::new(),
         }
     }
 
@@ -58,11 +60,7 @@ impl Definition {
 
     /// A method with an integration as the extension has it, and one method response.
     #[must_use]
-    pub fn method(mut self, method: &str, path: &str, status: u16, integration: Value) -> Self {
-        let verb = match method {
-            "ANY" => "x-amazon-apigateway-any-method".to_owned(),
-            other => other.to_ascii_lowercase(),
-        };
+    pub fn method(self, method: &str, path: &str, status: u16, integration: Value) -> Self {
         let parameters: Vec<Value> = names(path)
             .into_iter()
             .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
@@ -74,18 +72,37 @@ impl Definition {
         if !parameters.is_empty() {
             operation["parameters"] = Value::Array(parameters);
         }
-        let entry = self.paths.entry(path).or_insert_with(|| json!({}));
-        entry[verb] = operation;
+        self.operation(method, path, operation)
+    }
+
+    /// An operation as it stands in a document.
+    #[must_use]
+    pub fn operation(mut self, method: &str, path: &str, operation: Value) -> Self {
+        let verb = match method {
+            "ANY" => "x-amazon-apigateway-any-method".to_owned(),
+            other => other.to_ascii_lowercase(),
+        };
+        self.paths.entry(path).or_insert_with(|| json!({}))[verb] = operation;
+        self
+    }
+
+    /// A member of the document beside its paths.
+    #[must_use]
+    pub fn member(mut self, name: &str, value: Value) -> Self {
+        self.members.insert(name.to_owned(), value);
         self
     }
 
     /// The document.
     pub fn to_json(&self) -> String {
-        let document = json!({
+        let mut document = json!({
             "openapi": "3.0.1",
             "info": { "title": self.title, "version": "2026-01-01T00:00:00Z" },
             "paths": self.paths,
         });
+        for (name, value) in &self.members {
+            document[name] = value.clone();
+        }
         format!("{document:#}")
     }
 }
