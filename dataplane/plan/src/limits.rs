@@ -330,13 +330,14 @@ mod tests {
         }
     }
 
-    /// QUO-050, QUO-067, QUO-068, QUO-070
+    /// QUO-050, QUO-067, QUO-068, QUO-070, QUO-072
     #[test]
     fn the_services_figures_are_the_defaults() {
         let limits = Limits::default();
         assert_eq!(limits.get(Limit::RequestLineBytes), 10_240);
         assert_eq!(limits.get(Limit::HeaderBytes), 10_240);
         assert_eq!(limits.get(Limit::PayloadBytes), 10_485_760);
+        assert_eq!(limits.get(Limit::TemplateIterations), 1000);
         assert_eq!(
             limits.duration(Limit::IntegrationTimeout),
             Duration::from_secs(29)

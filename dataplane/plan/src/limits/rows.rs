@@ -109,6 +109,12 @@ pub enum Limit {
     ImportBytes,
     AdminConnections,
     TicketKeyRotation,
+    TemplateIterations,
+    TemplateSteps,
+    TemplateOutputBytes,
+    TemplateMemoryBytes,
+    TemplateDepth,
+    JsonDepth,
     AccessLogRing,
     AccessLogTextBytes,
     MetricSeries,
@@ -152,7 +158,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 107] = [
+pub(super) const ROWS: [Row; 113] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -367,6 +373,19 @@ pub(super) const ROWS: [Row; 107] = [
         "waits to be accepted", "Connections to the control plane's Admin API"),
     row(Limit::TicketKeyRotation, "ticket-key-rotation", Unit::Milliseconds, [12 * HOUR, MINUTE, 84 * HOUR],
         "the next key takes its place, and it opens for as long again", "How long one key seals TLS session tickets; set at the control plane for all nodes, at a node for the keys it makes itself when it has been given none (D18)"),
+    // Mapping templates and JSON.
+    cap(row(Limit::TemplateIterations, "template-iterations", Unit::Count, [1000, 1, 1_000_000],
+        "the loop ends", "Rounds of one `#foreach` of a mapping template (QUO-072)")),
+    row(Limit::TemplateSteps, "template-steps", Unit::Count, [1_000_000, 1000, 1_000_000_000],
+        "500", "What a mapping template does: references, directives, operators, values that a JSONPath looks at, 256 bytes of text handled"),
+    row(Limit::TemplateOutputBytes, "template-output-bytes", Unit::Bytes, [10 * MIB, KIB, 4 * GIB],
+        "500", "A mapping template's output"),
+    row(Limit::TemplateMemoryBytes, "template-memory-bytes", Unit::Bytes, [32 * MIB, 64 * KIB, 4 * GIB],
+        "500", "The values that a mapping template makes on the way, until it ends"),
+    row(Limit::TemplateDepth, "template-depth", Unit::Count, [64, 8, 256],
+        "500", "How deep blocks and macros of a mapping template, and the lists and maps it prints, stand in each other"),
+    row(Limit::JsonDepth, "json-depth", Unit::Count, [512, 16, 2048],
+        "400 for a request, 500 for a response", "How deep objects and arrays of a JSON body stand in each other, where a template or mapping reads it"),
     // Records.
     row(Limit::AccessLogRing, "access-log-ring", Unit::Bytes, [MIB, 64 * KIB, 256 * MIB],
         "dropped, and counted", "Access log records of one shard that wait to be written"),
