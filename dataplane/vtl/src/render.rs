@@ -6,6 +6,7 @@
 mod blocks;
 mod context;
 mod expression;
+mod format;
 mod input;
 mod maps;
 mod methods;
@@ -156,7 +157,7 @@ impl<'r, 'o> Renderer<'r, 'o> {
 
     /// Writes to the output.
     fn write(&mut self, text: &str) -> Run {
-        if text.len() > self.budget.output.saturating_sub(self.out.len()) {
+        if self.out.len() + text.len() > self.budget.output {
             return over(Bound::Output);
         }
         self.out.push_str(text);

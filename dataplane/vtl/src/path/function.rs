@@ -125,7 +125,8 @@ impl Function {
             (!numbers.is_empty()).then_some(numbers)
         };
         let mean = |numbers: &[f64]| numbers.iter().sum::<f64>() / numbers.len() as f64;
-        let made = |number: f64| Some(Selection::Made(java_double(number)));
+        // What is beyond a double is no JSON.
+        let made = |number: f64| number.is_finite().then(|| Selection::Made(java_double(number)));
         match self {
             Function::Length => Some(Selection::Made(items.len().to_string())),
             Function::First => at(0),

@@ -159,6 +159,7 @@ impl<'r> Renderer<'r, '_> {
                 });
                 Value::Int(hash.into())
             }
+            ("format", [_, values @ ..]) => Value::Text(self.format(first, values)?),
             ("toCharArray", []) => self.split(text, "", 0, &Compiled::Nothing)?,
             _ => return Ok(None),
         }))
