@@ -22,7 +22,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".tidegate.config.v1.Bundle.content")
         .btree_map(".tidegate")
         // What holds it can be shown without showing it.
-        .skip_debug(["tidegate.config.v1.TicketKey"])
+        .skip_debug([
+            "tidegate.config.v1.TicketKey",
+            "tidegate.config.v1.CredentialsTarget",
+        ])
         .compile_fds(descriptors)?;
     pbjson_build::Builder::new()
         .register_descriptors(&encoded)?

@@ -21,6 +21,14 @@ pub mod config {
         tonic::include_proto!("tidegate.config.v1");
         include!(concat!(env!("OUT_DIR"), "/tidegate.config.v1.serde.rs"));
 
+        impl std::fmt::Debug for CredentialsTarget {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("CredentialsTarget")
+                    .field("access_key_id", &self.access_key_id)
+                    .finish_non_exhaustive()
+            }
+        }
+
         impl std::fmt::Debug for TicketKey {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct("TicketKey")

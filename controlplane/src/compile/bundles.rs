@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use prost::Message;
-use tidegate_proto::config::v1::{BundleKind, CertificateBundle, StageBundle};
+use tidegate_proto::config::v1::{BindingBundle, BundleKind, CertificateBundle, StageBundle};
 
-use super::{InstallationSettings, StageSource};
+use super::{InstallationSettings, SealedCredentials, StageSource};
 use crate::{
     distribute::{BundleKey, Changed, Compiled as Content, Source},
     model::{Binding, Certificate, Definition, Deployment, Key, Kind, Refusal, Stage},
@@ -82,6 +82,10 @@ impl Source for Compiler {
                 Some((revision, bundle)) => (revision, bundle.encode_to_vec(), BTreeMap::new()),
                 None => return Ok(None),
             },
+            BundleKind::Binding => match binding(view, &key.id).await? {
+                Some((revision, (bundle, nodes))) => (revision, bundle.encode_to_vec(), nodes),
+                None => return Ok(None),
+            },
             BundleKind::Settings => {
                 let (revision, settings) = settings(view).await?;
                 (revision, settings.compile().encode_to_vec(), BTreeMap::new())
@@ -98,13 +102,15 @@ impl Source for Compiler {
 }
 
 /// The kinds of rows that bundles are made of, one a row.
-const KINDS: [Kind; 3] = [Kind::Stage, Kind::Certificate, Kind::Setting];
+const KINDS: [Kind; 4] = [Kind::Stage, Kind::Certificate, Kind::Setting, Kind::Binding];
 
 fn bundle_key(key: &Key) -> Option<BundleKey> {
     let (kind, id) = match key.kind {
         Kind::Stage => (BundleKind::Stage, format!("{}/{}", key.parent, key.id)),
         Kind::Certificate => (BundleKind::Certificate, key.id.clone()),
         Kind::Setting => (BundleKind::Settings, key.id.clone()),
+        // Most kinds of bindings make no bundle: asked for, there is none.
+        Kind::Binding => (BundleKind::Binding, key.id.clone()),
         _ => return None,
     };
     Some(BundleKey { kind, id })
@@ -217,6 +223,24 @@ async fn certificate(view: &mut dyn Read, id: &str) -> Result<Option<(u64, Certi
         ocsp_until: certificate.ocsp_until.map_or(0, |until| until.unix()),
     };
     Ok(Some((row.revision, bundle)))
+}
+
+async fn binding(
+    view: &mut dyn Read,
+    id: &str,
+) -> Result<Option<(u64, (BindingBundle, BTreeMap<String, String>))>, Refusal> {
+    let key = Key::top(Kind::Binding, id);
+    let Some(row) = view.get(&key).await? else {
+        return Ok(None);
+    };
+    let secret = match view.secret(&key).await? {
+        Some(sealed) => {
+            Some(serde_json::from_slice::<SealedCredentials>(&sealed).map_err(Refusal::internal)?)
+        }
+        None => None,
+    };
+    let bound = super::binding(&read(row.body)?, secret.as_ref())?;
+    Ok(bound.map(|bound| (row.revision, bound)))
 }
 
 /// The installation's settings and their revision; the defaults where none were ever set.

@@ -6,6 +6,7 @@
 //! the service's 500, and a warning that names it. Nothing that guards a method is ever left out: a method whose guard
 //! no node can run answers 500, and not without its guard.
 
+mod binding;
 mod bundles;
 mod integration;
 mod mapping;
@@ -19,6 +20,7 @@ use tidegate_proto::config::v1 as config;
 
 use crate::model::{Binding, Definition, Method, Refusal, RestApi, Stage};
 
+pub(crate) use binding::{SealedCredentials, binding};
 pub use bundles::{Compiler, FORMAT};
 pub(crate) use bundles::{load_stage, settings, settings_key};
 pub use stage_settings::InstallationSettings;

@@ -27,6 +27,10 @@ pub struct Binding {
     pub options: Option<BTreeMap<String, String>>,
 }
 
+/// The ports that functions' listeners for their workers get where none is named: below those that kernels give to
+/// outgoing connections.
+pub const RUNTIME_PORTS: std::ops::RangeInclusive<u16> = 26_000..=26_999;
+
 /// What can be bound (C9).
 pub const BINDING_KINDS: [&str; 8] = [
     "function",

@@ -38,7 +38,7 @@ mod vpc_link;
 pub use account::Account;
 pub use api_key::ApiKey;
 pub use authorizer::{Authorizer, JwtAdditionalClaim, JwtConfiguration, JwtIssuer};
-pub use binding::{BINDING_KINDS, Binding};
+pub use binding::{BINDING_KINDS, Binding, RUNTIME_PORTS};
 pub use certificate::Certificate;
 pub use client_certificate::ClientCertificate;
 pub use definition::{

@@ -5,6 +5,7 @@
 
 mod apply;
 mod authorize;
+mod bindings;
 mod deploy;
 mod export;
 mod fleet;

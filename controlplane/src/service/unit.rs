@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
-    Caller, ServiceOptions, Stored, audit_of, export, freeze, ocsp, references, special,
+    Caller, ServiceOptions, Stored, audit_of, bindings, export, freeze, ocsp, references, special,
     texts::{check_parent, conflict, is_generated, is_live, missing, top_of},
 };
 use crate::{
@@ -126,6 +126,11 @@ impl<'t> Unit<'t> {
             Entity::DomainName(domain) => {
                 let id = self.free_id(id::LONG).await?;
                 special::name_domain(domain, id, &self.caller.account, &self.region());
+            }
+            Entity::Binding(binding) => {
+                let region = self.region();
+                let place = (region.as_str(), self.caller.account.as_str());
+                secret = bindings::bind(self.tx.as_read(), &key.id, None, binding, place).await?;
             }
             Entity::BasePathMapping(mapping) => {
                 // The default may have changed what it is called.
@@ -264,6 +269,10 @@ impl<'t> Unit<'t> {
                     certificate.ocsp_response = None;
                 }
                 ocsp::check(certificate)?;
+            }
+            (Entity::Binding(old), Entity::Binding(new)) => {
+                let place = (row.region.as_str(), row.account.as_str());
+                secret = bindings::bind(self.tx.as_read(), &key.id, Some(old), new, place).await?;
             }
             (_, Entity::RestApi(api)) => freeze::expand_policy(api, &key.id, &row.account, &row.region),
             _ => {}

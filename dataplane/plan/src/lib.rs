@@ -7,6 +7,7 @@
 //! | Module | Holds |
 //! | --- | --- |
 //! | [`names`] | ids, stage names, HTTP methods, status codes |
+//! | [`binding`] | where cloud names lead: functions, endpoints of services |
 //! | [`header`] | header names and values that are safe to write on the wire |
 //! | [`limits`] | the one table of limits and time-outs |
 //! | [`integration`] | what answers a method: a backend, a fixed answer, a known failure |
@@ -17,6 +18,7 @@
 //! | [`trie`] | finding the resource that a path addresses |
 //! | [`stage`] | a stage as served: its plans, settings and variables |
 
+pub mod binding;
 pub mod checks;
 pub mod gateway_response;
 pub mod header;

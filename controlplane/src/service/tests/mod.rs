@@ -2,6 +2,7 @@
 
 mod access;
 mod apis;
+mod bindings;
 mod changes;
 mod deployments;
 
