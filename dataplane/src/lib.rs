@@ -1,6 +1,7 @@
 //! The data plane: shards, HTTP on the wire, the request pipeline.
 
 pub mod config;
+pub mod function;
 pub mod fuzz_bodies;
 pub mod handover;
 pub mod http;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tidegate_plan::{Limit, Limits};
 use tidegate_rt as rt;
 
+use crate::function::{self, Functions};
 use crate::handover::HandoverError;
 use crate::net::dns::{Dns, DnsLimits};
 use crate::net::health::HealthLimits;
@@ -180,6 +181,7 @@ pub struct Node {
     addresses: Addresses,
     driver: rt::DriverKind,
     mailboxes: Mailboxes,
+    functions: Functions,
     telemetry: Arc<Telemetry>,
     sockets: Arc<Sockets>,
     tickets: Option<Arc<Tickets>>,
@@ -288,6 +290,17 @@ impl Node {
             })
             .map_err(system("cannot start the resolver's thread"))?;
 
+        let (functions, workers) = Functions::new(function::Bounds::new(&options.limits));
+        let mail = mailboxes.clone();
+        std::thread::Builder::new()
+            .name("functions".into())
+            .spawn(move || {
+                if let Err(error) = workers.run(&mail) {
+                    tracing::error!(%error, "the functions' thread cannot run; functions with workers fail");
+                }
+            })
+            .map_err(system("cannot start the functions' thread"))?;
+
         let client_tls = ClientConfigs::load().map_err(|error| Error::Tls(error.to_string()))?;
         let rotation = options.limits.duration(Limit::TicketKeyRotation);
         let tickets = addresses
@@ -315,6 +328,7 @@ impl Node {
                 mail,
                 limits: options.limits.clone(),
                 dns: dns.clone(),
+                functions: functions.clone(),
                 endpoints: Arc::clone(&endpoints),
                 proxy_protocol: Arc::clone(&proxy_protocol),
                 client_tls: client_tls.clone(),
@@ -345,6 +359,7 @@ impl Node {
             addresses,
             driver,
             mailboxes,
+            functions,
             telemetry,
             sockets,
             tickets,
@@ -395,6 +410,11 @@ impl Node {
         &self.mailboxes
     }
 
+    /// Functions with workers.
+    pub fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
     /// Counters, logs, health.
     pub fn telemetry(&self) -> &Arc<Telemetry> {
         &self.telemetry
@@ -443,6 +463,7 @@ impl Node {
             metrics.stop();
         }
         self.mailboxes.retire();
+        self.functions.retire();
         let idle = self.limits.duration(Limit::RetireIdleTimeout);
         // Whoever is left after it is dealt with below.
         let _ = self.wait(Instant::now() + idle);

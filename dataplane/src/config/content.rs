@@ -36,6 +36,10 @@ pub enum ContentError {
     Plan(#[from] PlanError),
     #[error("{0}")]
     GivenTwice(#[from] GivenTwice),
+    #[error("{0}")]
+    Endpoint(#[from] IntegrationError),
+    #[error("a binding needs {0}")]
+    Binding(&'static str),
     #[error("{verb} {path}: {error}")]
     Integration {
         verb: String,

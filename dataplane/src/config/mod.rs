@@ -9,6 +9,7 @@
 //!                              disk at start ──────────^
 //! ```
 
+mod bindings;
 mod build;
 mod client;
 mod content;
@@ -25,6 +26,7 @@ use std::{io, thread};
 
 use tokio::sync::oneshot;
 
+pub use bindings::{Binding, Bindings};
 pub use build::{Certificate, Settings};
 pub use client::NodeOptions;
 pub use content::ContentError;

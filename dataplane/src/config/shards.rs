@@ -11,6 +11,7 @@ use std::{
 use tidegate_proto::config::v1 as proto;
 use tokio::sync::oneshot;
 
+use super::bindings::Bindings;
 use super::build::{Certificate, Settings};
 use super::live::Stage;
 use crate::limit::LimitIndex;
@@ -75,6 +76,8 @@ pub enum Change {
     },
     /// The installation's settings.
     Settings(Arc<Settings>),
+    /// Where cloud names lead; all of them.
+    Bindings(Arc<Bindings>),
     /// Limits that nothing names any more: their indexes may come again for others.
     LimitsForgotten(Arc<[LimitIndex]>),
 }

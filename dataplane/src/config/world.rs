@@ -13,10 +13,12 @@ use prost::Message;
 use tidegate_proto::config::v1::{Ack, Bundle, BundleKind, BundleOutcome, Delta, TicketKeys};
 
 use super::{
-    Apply, BUNDLE_MAX, BundleKey, Certificate, Change, ConfigMessage, Held, LastKnownGood, LkgError,
-    Resolver, SendError, Settings, ShardSink, Stage, Step, confirmation, content, orders::Frozen, tickets,
+    Apply, BUNDLE_MAX, Binding, Bindings, BundleKey, Certificate, Change, ConfigMessage, Held, LastKnownGood,
+    LkgError, Resolver, SendError, Settings, ShardSink, Stage, Step, confirmation, content, orders::Frozen,
+    tickets,
 };
 use crate::{
+    function::Functions,
     limit::{self, Limit, LimitId},
     net::tls::Tickets,
     telemetry::Telemetry,
@@ -50,6 +52,8 @@ pub struct Surroundings {
     pub limit_time: Box<dyn Fn() -> limit::Nanos + Send>,
     /// The keys of session tickets, where the node answers HTTPS.
     pub tickets: Option<Arc<Tickets>>,
+    /// Where workers of functions ask for invocations.
+    pub functions: Option<Functions>,
 }
 
 impl fmt::Debug for Surroundings {
@@ -93,6 +97,7 @@ enum Live {
     Stage(Arc<Stage>),
     Certificate(Arc<Certificate>),
     Settings(Arc<Settings>),
+    Binding(Arc<Binding>),
 }
 
 /// A delta of which chunks have come.
@@ -437,6 +442,15 @@ impl World {
                 let settings = content::settings(message).map_err(|error| error.to_string())?;
                 Ok(Live::Settings(Arc::new(settings)))
             }
+            BundleKind::Binding => {
+                let message = tidegate_proto::config::v1::BindingBundle::decode(&*bundle.content)
+                    .map_err(undecodable)?;
+                if message.id != bundle.id {
+                    return Err(misnamed(message.id));
+                }
+                let binding = Binding::read(message).map_err(|error| error.to_string())?;
+                Ok(Live::Binding(Arc::new(binding)))
+            }
             _ => Err(format!(
                 "bundles of kind {} are not known to this version of the node: upgrade it",
                 bundle.kind
@@ -499,7 +513,9 @@ impl World {
         }
         let mut changes = Vec::with_capacity(work.changes.len());
         let mut account_before = None;
+        let mut rebound = false;
         for (key, live) in work.changes {
+            rebound |= key.kind == i32::from(BundleKind::Binding);
             if let Some(Live::Settings(_)) = &live {
                 account_before = Some(match self.current.get(&key) {
                     Some(Live::Settings(old)) => old.account_throttle,
@@ -507,7 +523,7 @@ impl World {
                 });
             }
             changes.extend(match &live {
-                Some(live) => Some(live.change()),
+                Some(live) => live.change(),
                 None => self.removal(&key),
             });
             let replaced = match live {
@@ -518,6 +534,14 @@ impl World {
         }
         if account_before.is_some_and(|before| before != self.settings.account_throttle) {
             self.resolve_all(&mut changes);
+        }
+        if rebound {
+            let bindings = Arc::new(Bindings::new(self.current.values().filter_map(Live::binding)));
+            // First, so that workers have somewhere to ask when the first request comes.
+            if let Some(functions) = &self.around.functions {
+                functions.listen(&bindings).await;
+            }
+            changes.push(Change::Bindings(bindings));
         }
         self.hand_over(changes).await
     }
@@ -536,7 +560,7 @@ impl World {
             match self.resolve(plan, revision) {
                 Ok(stage) => {
                     let live = Live::Stage(Arc::new(stage));
-                    changes.push(live.change());
+                    changes.extend(live.change());
                     self.retired.extend(self.current.insert(key, live));
                 }
                 Err(refusal) => {
@@ -556,6 +580,7 @@ impl World {
                 id: certificate.id.clone(),
             }),
             Live::Settings(_) => Some(Change::Settings(Arc::default())),
+            Live::Binding(_) => None,
         }
     }
 
@@ -588,11 +613,20 @@ impl World {
 // === impl Live ===
 
 impl Live {
-    fn change(&self) -> Change {
+    /// What the shards are told; bindings are told all at once.
+    fn change(&self) -> Option<Change> {
         match self {
-            Self::Stage(stage) => Change::Stage(stage.clone()),
-            Self::Certificate(certificate) => Change::Certificate(certificate.clone()),
-            Self::Settings(settings) => Change::Settings(settings.clone()),
+            Self::Stage(stage) => Some(Change::Stage(stage.clone())),
+            Self::Certificate(certificate) => Some(Change::Certificate(certificate.clone())),
+            Self::Settings(settings) => Some(Change::Settings(settings.clone())),
+            Self::Binding(_) => None,
+        }
+    }
+
+    fn binding(&self) -> Option<&Binding> {
+        match self {
+            Self::Binding(binding) => Some(binding),
+            _ => None,
         }
     }
 
@@ -601,6 +635,8 @@ impl Live {
             Self::Stage(stage) => Arc::strong_count(stage),
             Self::Certificate(certificate) => Arc::strong_count(certificate),
             Self::Settings(settings) => Arc::strong_count(settings),
+            // The shards have its content by other names.
+            Self::Binding(_) => 0,
         };
         holders > 1
     }

@@ -306,6 +306,7 @@ fn start_config(node: &Node, options: &Options, frozen: bool) -> Result<Config, 
             limit::Nanos::try_from(since).unwrap_or(limit::Nanos::MAX)
         }),
         tickets: node.tickets.clone(),
+        functions: Some(node.functions().clone()),
     };
     let options = NodeOptions {
         directory: options.data_dir.join("node"),

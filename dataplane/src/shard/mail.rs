@@ -9,6 +9,7 @@ use std::sync::{Arc, mpsc};
 use tidegate_rt as rt;
 
 use crate::config::{ConfigMessage, SendError, ShardSink};
+use crate::function::Reply;
 use crate::net::dns::Resolved;
 use crate::shard::Protocol;
 
@@ -34,6 +35,8 @@ pub enum ShardMessage {
     Stop,
     /// The answer to a name that this shard asked for.
     Resolved(Resolved),
+    /// What came of an invocation that this shard asked for.
+    Invoked(Reply),
     /// A connection permit of the target with this number is free, and this shard had a request waiting for one.
     PermitFreed(u32),
     /// Another shard waits for a permit of this target: close an idle connection, if there is one.

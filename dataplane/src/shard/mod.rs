@@ -2,6 +2,7 @@
 //! shared with another shard but the node-wide cells that it takes credit and permits from.
 
 mod accept;
+mod bindings;
 pub mod bounds;
 mod client;
 pub mod clock;
@@ -29,6 +30,7 @@ use tidegate_rt as rt;
 
 use accept::Gate;
 pub use accept::Protocol;
+pub use bindings::LocalBindings;
 pub use bounds::Bounds;
 pub(crate) use client::Stall;
 pub use client::{Client, Delivery, Gone, Origin, Response};
@@ -38,6 +40,7 @@ pub(crate) use places::Registered;
 pub use routes::{LocalStage, Routes};
 
 use crate::config::{Apply, Change, ConfigMessage, FlushCall};
+use crate::function::{Calls, Functions};
 use crate::limit::{self, Credits};
 use crate::net::dns::Dns;
 use crate::net::permits::Endpoints;
@@ -65,6 +68,8 @@ pub struct Start {
     pub limits: Limits,
     /// The resolver.
     pub dns: Dns,
+    /// Functions with workers.
+    pub functions: Functions,
     /// The node's upstream targets.
     pub endpoints: Arc<Endpoints>,
     /// Listeners that require the PROXY protocol.
@@ -111,6 +116,10 @@ pub struct Shard {
     pub tls: ServerTls,
     /// Its connections to upstreams.
     pub upstreams: Upstreams,
+    /// Where cloud names lead.
+    pub bindings: RefCell<LocalBindings>,
+    /// Its calls of functions with workers.
+    pub calls: Calls,
     /// Wall-clock time.
     pub clock: Clock,
     /// Identifiers.
@@ -158,6 +167,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         mail,
         limits,
         dns,
+        functions,
         endpoints,
         proxy_protocol,
         client_tls,
@@ -188,6 +198,8 @@ pub async fn run(start: Start) -> io::Result<()> {
         index,
         routes: RefCell::new(Routes::default()),
         tls: ServerTls::new(tickets),
+        bindings: RefCell::default(),
+        calls: Calls::new(functions, index),
         upstreams: Upstreams::new(endpoints, client_tls, bounds.upstream, helpers),
         clock: Clock::new(rt::now()),
         ids: Ids::new(),
@@ -374,6 +386,7 @@ impl Shard {
             ShardMessage::Drain => self.enter(Phase::Draining),
             ShardMessage::Stop => self.enter(Phase::Stopping),
             ShardMessage::Resolved(answer) => self.upstreams.resolved(&answer),
+            ShardMessage::Invoked(reply) => self.calls.settle(reply),
             ShardMessage::PermitFreed(endpoint) => self.upstreams.permit_freed(endpoint),
             ShardMessage::PermitWanted(endpoint) => self.upstreams.permit_wanted(endpoint),
         }
@@ -409,6 +422,11 @@ impl Shard {
                     certificates = true;
                 }
                 Change::Settings(settings) => self.routes.borrow_mut().settings(settings),
+                Change::Bindings(bindings) => {
+                    let local = LocalBindings::new(Arc::clone(bindings), &self.upstreams);
+                    let before = self.bindings.replace(local);
+                    drop(before);
+                }
                 Change::LimitsForgotten(indexes) => {
                     let mut credits = self.credits.borrow_mut();
                     indexes.iter().for_each(|&index| credits.forget(index));

@@ -83,6 +83,16 @@ pub enum Limit {
     DnsTimeout,
     DnsCacheEntries,
     DnsQueries,
+    FunctionTimeout,
+    FunctionQueue,
+    FunctionQueueBytes,
+    FunctionEvents,
+    FunctionEventRetries,
+    FunctionEventRetryDelay,
+    FunctionEventAge,
+    FunctionResultBytes,
+    FunctionConnections,
+    FunctionCalls,
     ListenBacklog,
     DeferAccept,
     FastOpen,
@@ -158,7 +168,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 113] = [
+pub(super) const ROWS: [Row; 123] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -318,6 +328,27 @@ pub(super) const ROWS: [Row; 113] = [
         "the oldest is dropped", "Names that a node keeps resolved"),
     row(Limit::DnsQueries, "dns-queries", Unit::Count, [4096, 16, 65_536],
         "504", "Queries for names that wait for the resolver"),
+    // Functions with workers (the Lambda Runtime API).
+    row(Limit::FunctionTimeout, "function-timeout", Unit::Milliseconds, [30 * SECOND, 1, 15 * MINUTE],
+        "a function error", "How long a worker has for an invocation where its function's binding says nothing"),
+    row(Limit::FunctionQueue, "function-queue", Unit::Count, [1000, 1, 1_000_000],
+        "500", "Invocations of one function that wait for a worker and for which somebody waits"),
+    row(Limit::FunctionQueueBytes, "function-queue-bytes", Unit::Bytes, [64 * MIB, KIB, 64 * GIB],
+        "500", "Events of one function that wait for a worker"),
+    row(Limit::FunctionEvents, "function-events", Unit::Count, [1000, 1, 1_000_000],
+        "dropped, and said in the log", "Asynchronous invocations of one function that have not ended; they are lost when the data plane ends"),
+    row(Limit::FunctionEventRetries, "function-event-retries", Unit::Count, [2, 0, 10],
+        "dropped, and said in the log", "How often an asynchronous invocation is tried again"),
+    row(Limit::FunctionEventRetryDelay, "function-event-retry-delay", Unit::Milliseconds, [MINUTE, 1, HOUR],
+        "tried again", "Between the first try of an asynchronous invocation and the second; twice that before the third"),
+    row(Limit::FunctionEventAge, "function-event-age", Unit::Milliseconds, [6 * HOUR, MINUTE, 24 * HOUR],
+        "dropped, and said in the log", "How long an asynchronous invocation is kept"),
+    row(Limit::FunctionResultBytes, "function-result-bytes", Unit::Bytes, [6_291_556, KIB, 256 * MIB],
+        "a function error", "A worker's result"),
+    row(Limit::FunctionConnections, "function-connections", Unit::Count, [10_000, 16, 1_000_000],
+        "closed", "Connections of all workers on a node"),
+    row(Limit::FunctionCalls, "function-calls", Unit::Count, [4096, 16, 1_048_576],
+        "500", "Invocations on their way from the shards to the functions' thread"),
     // Sockets. 0 leaves it to the kernel, or off, unless the row says otherwise.
     row(Limit::ListenBacklog, "listen-backlog", Unit::Count, [4096, 1, 65_535],
         "the client's kernel tries again", "Connections of one listening socket that wait to be accepted; at most net.core.somaxconn"),

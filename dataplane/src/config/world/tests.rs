@@ -88,6 +88,7 @@ fn world(directory: &std::path::Path, shards: &Arc<Shards>) -> World {
         limits: limit::Registry::new(1_000),
         limit_time: Box::new(|| 0),
         tickets: None,
+        functions: None,
     };
     World::new(around, LastKnownGood::open(directory).unwrap())
 }
@@ -520,4 +521,49 @@ async fn the_accounts_limit_reaches_every_stage() {
     assert_eq!(world.retired.len(), 0);
     world.take(delta(3, vec![throttled(3)])).await.unwrap();
     assert_eq!(limits(&shards), after);
+}
+
+/// C9: bindings are handed over as one table, whatever of them has changed; one that cannot be used is refused alone.
+#[tokio::test]
+async fn bindings_are_handed_over_together() {
+    use tidegate_proto::config::v1::{BindingBundle, EndpointTarget, binding_bundle::Target};
+    let directory = tempfile::tempdir().unwrap();
+    let shards = Arc::new(Shards::default());
+    let mut world = world(directory.path(), &shards);
+    let bound = |id: &str, named: &str, host: &str| {
+        let content = BindingBundle {
+            id: named.into(),
+            pattern: format!("{id}.*"),
+            target: Some(Target::ServiceEndpoint(EndpointTarget {
+                scheme: "http".into(),
+                host: host.into(),
+                ..Default::default()
+            })),
+        };
+        bundle(BundleKind::Binding, id, 1, content)
+    };
+    let all = vec![
+        bound("s3", "s3", "store"),
+        bound("sqs", "sqs", "queue"),
+        bound("sns", "other", "topic"),
+        bound("sts", "sts", "no host"),
+    ];
+    let ack = world.take(delta(1, all)).await.unwrap().unwrap();
+    let mut refused: Vec<_> = ack.outcomes.iter().map(|outcome| outcome.id.as_str()).collect();
+    refused.sort_unstable();
+    assert_eq!(refused, ["sns", "sts"]);
+    assert_eq!(shards.take(), ["Bindings"]);
+    let mut removal = delta(2, Vec::new());
+    removal.removals.push(Removal {
+        id: "s3".into(),
+        kind: BundleKind::Binding.into(),
+        revision: 2,
+    });
+    world.take(removal).await.unwrap();
+    assert_eq!(shards.take(), ["Bindings"]);
+    // What the log is for.
+    drop(world);
+    let mut again = self::world(directory.path(), &shards);
+    again.load().await.unwrap();
+    assert_eq!(shards.take(), ["Bindings"]);
 }
