@@ -19,6 +19,7 @@ mod test_invoke;
 mod through;
 mod tls;
 mod told;
+mod transform;
 mod units;
 mod upgrades;
 mod validation;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("deploys", deploys::TESTS),
         ("imports", imports::TESTS),
         ("validation", validation::TESTS),
+        ("transform", transform::TESTS),
         ("test_invoke", test_invoke::TESTS),
         ("tls", tls::TESTS),
         ("proxied", proxied::TESTS),

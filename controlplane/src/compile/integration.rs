@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use tidegate_plan::custom::mock_status;
+use tidegate_plan::pattern::Pattern;
 use tidegate_proto::config::v1::{self as config, ParameterLocation, integration::Kind};
 
-use super::{Warnings, mapping, uri};
+use super::{Warnings, custom, mapping, uri};
 use crate::model::{BackendHttp2, Integration, IntegrationResponse, IntegrationType, Method, PassThrough};
 
 /// A step that answers the service's 500.
@@ -16,10 +17,12 @@ pub(super) fn broken(reason: String) -> config::Integration {
     }
 }
 
-/// Compiles a method's integration; `at` names the method in warnings.
+/// Compiles a method's integration; `at` names the method in warnings. `converts`: the API has binary media types, so that
+/// payloads may have to be converted.
 pub(super) fn compile(
     at: &str,
     method: &Method,
+    converts: bool,
     variables: &BTreeMap<String, String>,
     warnings: &mut Warnings,
 ) -> config::Integration {
@@ -30,9 +33,6 @@ pub(super) fn compile(
         .timeout_in_millis
         .and_then(|timeout| u32::try_from(timeout).ok())
         .unwrap_or(0);
-    if integration.content_handling.is_some() {
-        warnings.add(format!("{at}: contentHandling: payloads are passed as they are"));
-    }
     if integration
         .cache_key_parameters
         .as_ref()
@@ -41,9 +41,18 @@ pub(super) fn compile(
         warnings.add(format!("{at}: cacheKeyParameters: responses are not cached yet"));
     }
     let kind = match integration.integration_type() {
-        Some(IntegrationType::HttpProxy) => http(at, integration, variables, warnings).map(Kind::HttpProxy),
-        Some(IntegrationType::Http) => http_with_responses(at, method, integration, variables, warnings),
-        Some(IntegrationType::Mock) => mock(at, method, integration, warnings).map(Kind::Mock),
+        Some(IntegrationType::HttpProxy) => {
+            if integration.content_handling.is_some() {
+                warnings.add(format!(
+                    "{at}: contentHandling: HTTP_PROXY passes payloads as they are"
+                ));
+            }
+            http(at, integration, false, variables, warnings).map(Kind::HttpProxy)
+        }
+        Some(IntegrationType::Http) => {
+            http_with_responses(at, method, integration, converts, variables, warnings)
+        }
+        Some(IntegrationType::Mock) => mock(at, method, integration, converts, warnings),
         Some(kind @ (IntegrationType::Aws | IntegrationType::AwsProxy)) => {
             let name = if kind == IntegrationType::Aws {
                 "AWS"
@@ -68,9 +77,11 @@ fn refuse(at: &str, reason: String, warnings: &mut Warnings) -> config::Integrat
     broken(reason)
 }
 
+/// `filled`: placeholders may be filled by a template, so that none needs a mapping.
 fn http(
     at: &str,
     integration: &Integration,
+    filled: bool,
     variables: &BTreeMap<String, String>,
     warnings: &mut Warnings,
 ) -> Result<config::HttpProxy, String> {
@@ -98,12 +109,17 @@ fn http(
     if warnings.without_variables && uri::has_variables(written) {
         return Ok(config::HttpProxy::default());
     }
+    if integration.pass_through.as_ref().and_then(pass_through).is_some()
+        && parameters.iter().any(mapping::is_rich)
+    {
+        return Err("passThrough and mappings of bodies or of repeated parameters exclude each other".into());
+    }
     let backend = uri::parse(&uri::substitute(written, variables))?;
     for name in &backend.placeholders {
         let mapped = parameters
             .iter()
             .any(|mapping| mapping.target() == ParameterLocation::Path && mapping.target_name == *name);
-        if !mapped {
+        if !mapped && !filled {
             return Err(format!(
                 "nothing is mapped to integration.request.path.{name}, which the URI needs"
             ));
@@ -157,32 +173,27 @@ fn http_with_responses(
     at: &str,
     method: &Method,
     integration: &Integration,
+    converts: bool,
     variables: &BTreeMap<String, String>,
     warnings: &mut Warnings,
 ) -> Result<Kind, String> {
-    if integration
-        .request_templates
-        .as_ref()
-        .is_some_and(|templates| !templates.is_empty())
-    {
-        return Err("request templates are not supported yet".into());
+    let templates = integration.request_templates.as_ref();
+    let filled = templates.is_some_and(|templates| !templates.is_empty());
+    let mut proxy = http(at, integration, filled, variables, warnings)?;
+    if converts || custom::reshapes(integration, &proxy.parameters) {
+        let parameters = std::mem::take(&mut proxy.parameters);
+        let backend = config::custom::Backend::Http(proxy);
+        return custom::custom(at, method, integration, backend, parameters, warnings).map(Kind::Custom);
     }
-    if integration.passthrough_behavior.as_deref() == Some("NEVER") {
-        return Err("passthroughBehavior NEVER without templates takes no request".into());
-    }
-    let mut proxy = http(at, integration, variables, warnings)?;
-    for response in ordered(integration) {
+    for response in custom::ordered(integration) {
         let pattern = response.selection_pattern.clone().unwrap_or_default();
         if !pattern.is_empty() {
-            full_match(&pattern)?;
-        }
-        if has_templates(response) {
-            return Err("response templates are not supported yet".into());
+            Pattern::parse(&pattern).map_err(|error| format!("the selection pattern {error}"))?;
         }
         proxy.responses.push(config::ResponseSelection {
             pattern,
             status: status(method, response)?,
-            headers: headers(at, response, warnings),
+            headers: headers(response),
         });
     }
     if proxy.responses.is_empty() {
@@ -196,86 +207,36 @@ fn mock(
     at: &str,
     method: &Method,
     integration: &Integration,
+    converts: bool,
     warnings: &mut Warnings,
-) -> Result<config::Mock, String> {
+) -> Result<Kind, String> {
+    if converts || !custom::is_fixed_mock(integration) {
+        let backend = config::custom::Backend::Mock(config::PlayedBackend {});
+        // OBV-096: kept, and never used.
+        let parameters = Vec::new();
+        return custom::custom(at, method, integration, backend, parameters, warnings).map(Kind::Custom);
+    }
     let templates = integration.request_templates.iter().flatten();
     let template = templates
-        .clone()
-        .find(|(media, _)| media.as_str() == "application/json")
-        .or_else(|| templates.clone().next())
-        .map(|(_, template)| template.as_str())
-        .ok_or("a MOCK integration without request template has no status")?;
-    if is_dynamic(template) {
-        return Err("request templates with references or directives are not supported yet".into());
+        .map(|(_, text)| text.as_str())
+        .next()
+        .unwrap_or_default();
+    if mock_status(template).is_none() {
+        return Err("the request template of the MOCK integration names no statusCode".into());
     }
-    let code =
-        mock_status(template).ok_or("the request template of the MOCK integration names no statusCode")?;
-    let response = select(integration, code)?;
-    let status = status(method, response)?;
+    let ordered = custom::ordered(integration);
+    let response = ordered.first().ok_or("no integration response is defined")?;
     let templates = response.response_templates.iter().flatten();
-    let chosen = templates
-        .clone()
-        .find(|(media, _)| media.as_str() == "application/json")
-        .or_else(|| templates.clone().next());
-    let (content_type, body) = match chosen {
-        Some((_, body)) if is_dynamic(body) => {
-            return Err("response templates with references or directives are not supported yet".into());
-        }
+    let (content_type, body) = match templates.into_iter().next() {
         Some((media, body)) => (media.clone(), body.clone()),
         None => ("application/json".to_owned(), String::new()),
     };
-    Ok(config::Mock {
-        status,
+    Ok(Kind::Mock(config::Mock {
+        status: status(method, response)?,
         body,
         content_type,
-        headers: headers(at, response, warnings),
-    })
-}
-
-/// The status that a mock's request template names; the key may stand without quotes (OBV-225), and anything may stand
-/// before the object (OBV-226).
-fn mock_status(template: &str) -> Option<u16> {
-    let (_, rest) = template.split_once("statusCode")?;
-    let value = rest
-        .trim_start_matches(['"', '\'', ' ', '\t', '\n', '\r'])
-        .strip_prefix(':')?;
-    let digits: String = value
-        .trim_start_matches(['"', '\'', ' ', '\t', '\n', '\r'])
-        .chars()
-        .take_while(char::is_ascii_digit)
-        .collect();
-    digits.parse().ok().filter(|status| (100..=599).contains(status))
-}
-
-/// The response for a backend's status: the first whose pattern matches all of it, else the default (RES-112, OBV-227).
-fn select(integration: &Integration, code: u16) -> Result<&IntegrationResponse, String> {
-    let text = code.to_string();
-    for response in ordered(integration) {
-        if response.is_default()
-            || full_match(response.selection_pattern.as_deref().unwrap_or_default())?.is_match(&text)
-        {
-            return Ok(response);
-        }
-    }
-    Err(format!("no integration response is selected by status {code}"))
-}
-
-/// In the order in which they are tried: by status, the default last.
-fn ordered(integration: &Integration) -> Vec<&IntegrationResponse> {
-    let mut all: Vec<_> = integration
-        .integration_responses
-        .iter()
-        .flatten()
-        .map(|(_, response)| response)
-        .collect();
-    all.sort_by_key(|response| response.is_default());
-    all
-}
-
-/// A pattern that has to match the whole text, as the service's do (RES-114).
-fn full_match(pattern: &str) -> Result<Regex, String> {
-    Regex::new(&format!("^(?s:{pattern})$"))
-        .map_err(|_| format!("the selection pattern {pattern} cannot be read as a regular expression"))
+        headers: headers(response),
+    }))
 }
 
 /// The client's status; one that the method does not declare is a configuration error (RES-080, RES-118).
@@ -291,60 +252,14 @@ fn status(method: &Method, response: &IntegrationResponse) -> Result<u32, String
     code.parse().map_err(|_| format!("{code} is no status"))
 }
 
-/// The response headers that are the same for every answer.
-fn headers(at: &str, response: &IntegrationResponse, warnings: &mut Warnings) -> BTreeMap<String, String> {
-    let mut headers = BTreeMap::new();
-    for (target, source) in response.response_parameters.iter().flatten() {
-        let name = target.strip_prefix("method.response.header.");
-        match (name, mapping::literal(source)) {
-            (Some(name), Some(value)) => {
-                headers.insert(name.to_owned(), value.to_owned());
-            }
-            _ => warnings.add(format!(
-                "{at}: response parameter {target} = {source} is not supported yet: left out"
-            )),
-        }
-    }
-    headers
-}
-
-fn has_templates(response: &IntegrationResponse) -> bool {
-    response
-        .response_templates
-        .as_ref()
-        .is_some_and(|templates| !templates.is_empty())
-}
-
-/// Whether a template is more than its text.
-fn is_dynamic(template: &str) -> bool {
-    template.contains(['$', '#'])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// OBV-225, OBV-226, RES-109: the status of a mock.
-    #[test]
-    fn mock_statuses() {
-        for (template, status) in [
-            (r#"{"statusCode": 200}"#, Some(200)),
-            ("{statusCode: 200}", Some(200)),
-            ("\n\n null {\"statusCode\" : \"503\"}", Some(503)),
-            ("{}", None),
-            (r#"{"statusCode": 20}"#, None),
-        ] {
-            assert_eq!(mock_status(template), status, "{template}");
-        }
-    }
-
-    /// RES-114, OBV-227: patterns match the whole status.
-    #[test]
-    fn patterns() {
-        assert!(full_match(r"2\d{2}").expect("reads").is_match("200"));
-        assert!(!full_match("20").expect("reads").is_match("200"));
-        assert!(full_match("4..|5..").expect("reads").is_match("503"));
-        assert!(!full_match("4..|5..").expect("reads").is_match("5031"));
-        assert!(full_match("(").is_err());
-    }
+/// The response headers, which are the same for every answer.
+fn headers(response: &IntegrationResponse) -> BTreeMap<String, String> {
+    let parameters = response.response_parameters.iter().flatten();
+    parameters
+        .into_iter()
+        .filter_map(|(target, source)| {
+            let name = target.strip_prefix("method.response.header.")?;
+            Some((name.to_owned(), mapping::literal(source)?.to_owned()))
+        })
+        .collect()
 }

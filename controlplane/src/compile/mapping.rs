@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_proto::config::v1::{ParameterLocation, ParameterMapping};
+use tidegate_plan::integration::BodyPath;
+use tidegate_proto::config::v1::{HeaderMapping, ParameterLocation, ParameterMapping};
 
 /// Headers that fail every call when they are mapped (OBV-255).
 const FATAL: [&str; 2] = ["content-length", "transfer-encoding"];
@@ -49,14 +50,76 @@ fn source_of(source: &str) -> Option<(ParameterLocation, &str)> {
     if let Some(name) = source.strip_prefix("context.") {
         return Some((ParameterLocation::Context, name));
     }
-    let (location, name) = source.strip_prefix("method.request.")?.split_once('.')?;
+    let rest = source.strip_prefix("method.request.")?;
+    if let Some(place) = body(rest) {
+        return place;
+    }
+    let (location, name) = rest.split_once('.')?;
     let location = match location {
         "path" => ParameterLocation::Path,
         "querystring" => ParameterLocation::Query,
+        "multivaluequerystring" => ParameterLocation::Queries,
         "header" => ParameterLocation::Header,
+        "multivalueheader" => ParameterLocation::Headers,
         _ => return None,
     };
     (!name.is_empty()).then_some((location, name))
+}
+
+/// `body` or `body.{JSONPath}`; the inner `None`: it is no path.
+fn body(rest: &str) -> Option<Option<(ParameterLocation, &str)>> {
+    if rest == "body" {
+        return Some(Some((ParameterLocation::Body, "")));
+    }
+    let path = rest.strip_prefix("body.").or_else(|| {
+        // A path may begin with an index: `body[0].name`.
+        rest.strip_prefix("body").filter(|rest| rest.starts_with('['))
+    })?;
+    let place = BodyPath::parse(path).is_ok();
+    Some(place.then_some((ParameterLocation::BodyPath, path)))
+}
+
+/// Whether a mapping needs more of a request than its head.
+pub(super) fn is_rich(mapping: &ParameterMapping) -> bool {
+    use ParameterLocation::{Body, BodyPath, Headers, Queries};
+    matches!(mapping.source(), Queries | Headers | Body | BodyPath)
+}
+
+/// Reads one response parameter (VTL-120 to VTL-124, OBV-285); the error says that it cannot work.
+pub(super) fn response(target: &str, source: &str) -> Result<HeaderMapping, String> {
+    let unknown = || format!("response parameter {target} = {source} is not supported");
+    let name = target
+        .strip_prefix("method.response.header.")
+        .ok_or_else(unknown)?;
+    let of_response = |source: &'_ str| {
+        let rest = source.strip_prefix("integration.response.")?;
+        if let Some(place) = body(rest) {
+            return place.map(|(location, path)| (location, path.to_owned()));
+        }
+        let (location, name) = rest.split_once('.')?;
+        let location = match location {
+            "header" => ParameterLocation::Header,
+            // VTL-O26: written both ways.
+            "multivalueheader" | "multivalueheaders" => ParameterLocation::Headers,
+            _ => return None,
+        };
+        (!name.is_empty()).then_some((location, name.to_owned()))
+    };
+    let common = match source_of(source) {
+        Some((
+            location @ (ParameterLocation::Literal
+            | ParameterLocation::StageVariable
+            | ParameterLocation::Context),
+            name,
+        )) => Some((location, name.to_owned())),
+        _ => None,
+    };
+    let (source, source_name) = common.or_else(|| of_response(source)).ok_or_else(unknown)?;
+    Ok(HeaderMapping {
+        name: name.into(),
+        source: source.into(),
+        source_name,
+    })
 }
 
 /// A value in single quotes (GWR-010).
@@ -99,7 +162,8 @@ mod tests {
             ("integration.request.header.content-length", "'1'"),
             ("integration.request.header.Transfer-Encoding", "'chunked'"),
             ("integration.request.header.a", "prefix stageVariables.version"),
-            ("integration.request.header.a", "method.request.body.$.name"),
+            ("integration.request.header.a", "method.request.body.[?("),
+            ("integration.request.header.a", "method.request.cookie.a"),
         ] {
             assert!(map(target, source).is_err(), "{target} {source}");
         }

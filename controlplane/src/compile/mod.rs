@@ -8,6 +8,7 @@
 
 mod binding;
 mod bundles;
+mod custom;
 mod integration;
 mod mapping;
 mod stage_settings;
@@ -179,6 +180,8 @@ fn plan(
     if definition.rest_api.minimum_compression_size.is_some() {
         warnings.add("minimumCompressionSize: responses are not compressed yet".into());
     }
+    let binary_media_types = definition.rest_api.binary_media_types.clone().unwrap_or_default();
+    let converts = !binary_media_types.is_empty();
     let mut validation = validation::Validation::new(definition);
     let mut routes: Vec<config::Route> = Vec::with_capacity(definition.resources.len());
     for (id, defined) in &definition.resources {
@@ -199,7 +202,7 @@ fn plan(
                     (integration::broken(reason), None)
                 }
                 (None, Ok(checks)) => {
-                    let integration = integration::compile(&at, method, scope.variables, warnings);
+                    let integration = integration::compile(&at, method, converts, scope.variables, warnings);
                     (integration, checks)
                 }
             };
@@ -232,7 +235,7 @@ fn plan(
         deployment_id: deployment.into(),
         routes,
         gateway_responses: stage_settings::gateway_responses(definition, warnings),
-        binary_media_types: definition.rest_api.binary_media_types.clone().unwrap_or_default(),
+        binary_media_types,
         models: validation.into_models(),
     })
 }

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tidegate_vtl::path::{JsonPath, PathError};
 
+use crate::custom::Custom;
 use crate::header::{HeaderName, HeaderValue};
 use crate::names::{NameError, Status, Verb};
 use crate::pass_through::PassThrough;
@@ -20,6 +23,8 @@ pub enum Integration {
     Http(Box<HttpBackend>),
     /// Type `MOCK` with a fixed answer.
     Mock(Box<Mock>),
+    /// Types `HTTP`, `AWS` and `MOCK` whose requests or answers are reshaped.
+    Custom(Box<Custom>),
     /// What the service accepts and fails at run time: answers 500. The reason is for the log.
     Broken(Box<str>),
 }
@@ -52,6 +57,10 @@ pub enum IntegrationError {
     AlpnWithoutTls,
     #[error("clients share connections of HTTP/2, and the PROXY protocol names one client a connection")]
     SharedAndNamed,
+    #[error(
+        "a method that passes upgrades, trailers or HTTP/2 through cannot map bodies or repeated parameters"
+    )]
+    ThroughAndRich,
     #[error("time-out of {0} ms is not between {1} and {2} ms")]
     Timeout(u32, u32, u32),
 }
@@ -253,6 +262,7 @@ pub struct HttpBackend {
     responses: Box<[ResponseSelection]>,
     timeout: Duration,
     pass_through: Option<PassThrough>,
+    rich: bool,
 }
 
 /// A piece of the URI's path and query, with its placeholder resolved.
@@ -262,6 +272,8 @@ pub enum UriPart {
     Literal(Box<str>),
     /// The value of the mapping at this place of [`HttpBackend::mappings`], to be encoded as a path value.
     Mapped(u16),
+    /// The value of the path parameter of this name that a mapping or a template has set, to be encoded as a path value.
+    Named(Box<str>),
     /// The value of a stage variable, which may be the canary's. It is the operator's text and stands as it is.
     StageVariable(Box<str>),
 }
@@ -312,8 +324,16 @@ pub enum MappingSource {
     },
     /// The last value of a query parameter (OBV-282).
     Query(Box<str>),
+    /// All values of a query parameter.
+    Queries(Box<str>),
     /// A header of the client's request.
     Header(Box<str>),
+    /// All values of a header of the client's request.
+    Headers(Box<str>),
+    /// The whole body.
+    Body,
+    /// What a JSONPath finds in the body.
+    BodyPath(BodyPath),
     /// A fixed text.
     Literal(Box<str>),
     /// A stage variable.
@@ -322,7 +342,50 @@ pub enum MappingSource {
     Context(Box<str>),
 }
 
+/// A place in a JSON body.
+#[derive(Debug, Clone)]
+pub struct BodyPath(Arc<JsonPath>);
+
+impl BodyPath {
+    /// Reads a JSONPath, `$` before it or not: `petstore.pets[0].name` (VTL-104).
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn parse(text: &str) -> Result<Self, PathError> {
+        JsonPath::compile(text).map(|path| Self(Arc::new(path)))
+    }
+
+    /// The path.
+    pub fn path(&self) -> &JsonPath {
+        &self.0
+    }
+}
+
+impl PartialEq for BodyPath {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.text() == other.0.text()
+    }
+}
+
+impl Eq for BodyPath {}
+
 impl MappingSource {
+    /// Whether more is needed than a head: the body, or several values in one place.
+    pub fn is_rich(&self) -> bool {
+        matches!(
+            self,
+            MappingSource::Queries(_)
+                | MappingSource::Headers(_)
+                | MappingSource::Body
+                | MappingSource::BodyPath(_)
+        )
+    }
+
+    /// Whether it reads the body.
+    pub fn reads_body(&self) -> bool {
+        matches!(self, MappingSource::Body | MappingSource::BodyPath(_))
+    }
+
     /// `method.request.path.{name}`, to be resolved by the plan's builder.
     pub fn path(name: &str) -> Self {
         MappingSource::Path {
@@ -361,6 +424,16 @@ impl Mapping {
             name: name.into(),
             source,
         })
+    }
+
+    /// Fills in the place of a path parameter, now that the route's are known.
+    pub(crate) fn resolve_capture(&mut self, names: &[Box<str>]) {
+        if let MappingSource::Path { name, capture } = &mut self.source {
+            *capture = names
+                .iter()
+                .position(|other| other == name)
+                .and_then(|at| u8::try_from(at).ok());
+        }
     }
 
     /// What it fills.
@@ -436,6 +509,7 @@ impl HttpBackend {
             ));
         }
         Ok(HttpBackend {
+            rich: mappings.iter().any(|one| one.source.is_rich()),
             target,
             method,
             uri,
@@ -444,6 +518,34 @@ impl HttpBackend {
             timeout: timeout(timeout_ms)?,
             pass_through: None,
         })
+    }
+
+    /// A call that mappings and templates fill: they are the [`Custom`]'s, and what fills a placeholder is known when a
+    /// request runs. `timeout_ms` 0 stands for the default.
+    ///
+    /// # Errors
+    /// Where the call cannot be made as given.
+    pub fn behind_templates(
+        target: TargetIndex,
+        method: BackendMethod,
+        uri: Vec<UriPartSpec>,
+        timeout_ms: u32,
+    ) -> Result<Self, IntegrationError> {
+        let names: Vec<_> = uri
+            .into_iter()
+            .map(|part| match part {
+                UriPartSpec::PathParameter(name) => Ok(UriPart::Named(name.into())),
+                other => resolve(other, &[]),
+            })
+            .collect::<Result<_, _>>()?;
+        let mut backend = HttpBackend::new(target, method, vec![], vec![], vec![], timeout_ms)?;
+        if let Some(UriPart::Literal(first)) = names.first()
+            && !first.starts_with(['/', '?'])
+        {
+            return Err(IntegrationError::PathStart(clip(first)));
+        }
+        backend.uri = names.into();
+        Ok(backend)
     }
 
     /// Lets more pass than whole messages of HTTP/1.1, to this backend.
@@ -456,6 +558,9 @@ impl HttpBackend {
         target: &Target,
     ) -> Result<Self, IntegrationError> {
         pass_through.check(target)?;
+        if pass_through.is_any() && self.rich {
+            return Err(IntegrationError::ThroughAndRich);
+        }
         Ok(HttpBackend {
             pass_through: pass_through.is_any().then_some(pass_through),
             ..self
@@ -465,6 +570,11 @@ impl HttpBackend {
     /// What passes besides whole messages of HTTP/1.1; `None` where nothing does.
     pub fn pass_through(&self) -> Option<PassThrough> {
         self.pass_through
+    }
+
+    /// Whether some mapping needs more than a head: see [`MappingSource::is_rich`].
+    pub fn is_rich(&self) -> bool {
+        self.rich
     }
 
     /// Which of the plan's targets is called.
@@ -500,12 +610,7 @@ impl HttpBackend {
     /// Fills in the places of path parameters, now that the route's are known.
     pub(crate) fn resolve_captures(&mut self, names: &[Box<str>]) {
         for mapping in &mut self.mappings {
-            if let MappingSource::Path { name, capture } = &mut mapping.source {
-                *capture = names
-                    .iter()
-                    .position(|other| other == name)
-                    .and_then(|at| u8::try_from(at).ok());
-            }
+            mapping.resolve_capture(names);
         }
     }
 }

@@ -11,6 +11,8 @@
 //! | [`header`] | header names and values that are safe to write on the wire |
 //! | [`limits`] | the one table of limits and time-outs |
 //! | [`integration`] | what answers a method: a backend, a fixed answer, a known failure |
+//! | [`custom`] | integrations behind mappings and templates |
+//! | [`pattern`] | the regular expressions that choose integration responses |
 //! | [`gateway_response`] | the answers the gateway gives by itself, and their overrides |
 //! | [`checks`] | what a request validator asks of a request |
 //! | [`schema`] | models, against which bodies are checked |
@@ -20,6 +22,7 @@
 
 pub mod binding;
 pub mod checks;
+pub mod custom;
 pub mod gateway_response;
 pub mod header;
 pub mod integration;
@@ -27,11 +30,13 @@ pub mod limits;
 pub mod names;
 pub mod pass_through;
 pub mod path;
+pub mod pattern;
 pub mod schema;
 pub mod stage;
 pub mod trie;
 
 pub use checks::Checks;
+pub use custom::Custom;
 pub use gateway_response::{GatewayResponse, GatewayResponses, ResponseType};
 pub use header::{HeaderName, HeaderValue};
 pub use integration::{HttpBackend, Integration, ProxyProtocol, Target, TargetIndex};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::checks::Checks;
+use crate::custom::Backend;
 use crate::gateway_response::GatewayResponses;
 use crate::integration::{Integration, Target, TargetIndex};
 use crate::limits::{Limit, Limits};
@@ -334,13 +335,26 @@ impl PlanBuilder {
             if methods[..at].iter().any(|other| other.key == key) {
                 return Err(PlanError::MethodTwice(key, path.to_owned()));
             }
-            if let Integration::HttpProxy(backend) | Integration::Http(backend) = &mut methods[at].integration
-            {
-                let target = backend.target().0;
-                if target as usize >= self.targets.len() {
-                    return Err(PlanError::UnknownTarget(key, path.to_owned(), target));
+            let target = match &mut methods[at].integration {
+                Integration::HttpProxy(backend) | Integration::Http(backend) => {
+                    backend.resolve_captures(&parameters);
+                    Some(backend.target().0)
                 }
-                backend.resolve_captures(&parameters);
+                Integration::Custom(custom) => {
+                    for mapping in &mut custom.mappings {
+                        mapping.resolve_capture(&parameters);
+                    }
+                    match &custom.backend {
+                        Backend::Http(backend) => Some(backend.target().0),
+                        Backend::Mock => None,
+                    }
+                }
+                Integration::Mock(_) | Integration::Broken(_) => None,
+            };
+            if let Some(target) = target
+                && target as usize >= self.targets.len()
+            {
+                return Err(PlanError::UnknownTarget(key, path.to_owned(), target));
             }
             if let Some(checks) = &mut methods[at].checks {
                 checks.resolve_captures(&parameters);

@@ -8,22 +8,18 @@ use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use tidegate_plan::checks::{BodyModel, Checks, Location, Required};
 use tidegate_plan::gateway_response::GivenTwice;
-use tidegate_plan::integration::{
-    BackendMethod, IntegrationError, Mapping, MappingSource, MappingTarget, Mock, ResponseSelection,
-    UriPartSpec,
-};
+use tidegate_plan::integration::IntegrationError;
 use tidegate_plan::names::NameError;
 use tidegate_plan::schema::{Models, Schema, SchemaError};
 use tidegate_plan::stage::Variables;
 use tidegate_plan::{
-    AccessLog, AccountId, ApiId, BackendHttp2, Canary, DeploymentId, GatewayResponse, GatewayResponses,
-    HeaderName, HeaderValue, HttpBackend, Integration, Method, MethodKey, PassThrough, Plan, PlanBuilder,
-    PlanError, ProxyProtocol, Region, ResourceId, ResponseType, StageName, StagePlan, Status, Target,
-    Throttle, Verb,
+    AccessLog, AccountId, ApiId, Canary, DeploymentId, GatewayResponse, GatewayResponses, HeaderName,
+    HeaderValue, Method, MethodKey, Plan, PlanBuilder, PlanError, Region, ResourceId, ResponseType,
+    StageName, StagePlan, Status, Throttle,
 };
 use tidegate_proto::config::v1 as proto;
 
-use super::{Certificate, Settings};
+use super::{Certificate, Settings, integration};
 use crate::net::tls;
 
 /// Why a bundle's content cannot be used.
@@ -207,29 +203,7 @@ fn method(
         })?),
     };
     let integration = method.integration.unwrap_or_default();
-    let timeout = integration.timeout_ms;
-    let integration = match integration.kind {
-        Some(proto::integration::Kind::HttpProxy(http)) => {
-            Integration::HttpProxy(Box::new(backend(http, timeout, builder, &fails, &unknown)?))
-        }
-        Some(proto::integration::Kind::Http(http)) => {
-            Integration::Http(Box::new(backend(http, timeout, builder, &fails, &unknown)?))
-        }
-        Some(proto::integration::Kind::Mock(mock)) => {
-            let content_type = match mock.content_type.is_empty() {
-                true => None,
-                false => Some(HeaderValue::parse(mock.content_type.as_bytes())?),
-            };
-            Integration::Mock(Box::new(Mock {
-                status: Status::new(mock.status)?,
-                headers: headers(mock.headers)?.into(),
-                content_type,
-                body: mock.body.into_bytes().into(),
-            }))
-        }
-        Some(proto::integration::Kind::Broken(broken)) => Integration::Broken(broken.reason.into()),
-        None => return Err(unknown("the integration")),
-    };
+    let integration = integration::integration(integration, builder, &fails, &unknown)?;
     Ok(Method {
         key: MethodKey::parse(&verb)?,
         checks: checks.filter(|checks| !checks.is_empty()).map(Box::new),
@@ -299,109 +273,6 @@ fn checks(
     Ok(Checks::new(required, models))
 }
 
-fn backend(
-    http: proto::HttpProxy,
-    timeout: u32,
-    builder: &mut PlanBuilder,
-    fails: &dyn Fn(IntegrationError) -> ContentError,
-    unknown: &dyn Fn(&'static str) -> ContentError,
-) -> Result<HttpBackend, ContentError> {
-    let target = Target::new(
-        &http.scheme,
-        &http.host,
-        http.port,
-        http.insecure_skip_verification,
-    )
-    .map_err(fails)?
-    .with_proxy_protocol(match proto::ProxyProtocol::try_from(http.proxy_protocol) {
-        Ok(proto::ProxyProtocol::Unspecified) => None,
-        Ok(proto::ProxyProtocol::V1) => Some(ProxyProtocol::V1),
-        Ok(proto::ProxyProtocol::V2) => Some(ProxyProtocol::V2),
-        Err(_) => return Err(unknown("the version of the PROXY protocol")),
-    });
-    let through = http
-        .pass_through
-        .map(|pass| Ok::<_, ContentError>((pass_through(pass, unknown)?, target.clone())))
-        .transpose()?;
-    let target = builder.target(target)?;
-    let verb = match http.http_method.as_str() {
-        "ANY" => BackendMethod::Same,
-        verb => BackendMethod::Fixed(
-            Verb::from_token(verb.as_bytes()).ok_or_else(|| unknown("the backend's method"))?,
-        ),
-    };
-    let uri = http
-        .path
-        .into_iter()
-        .map(|part| match part.part {
-            Some(proto::uri_part::Part::Literal(text)) => Ok(UriPartSpec::Literal(text)),
-            Some(proto::uri_part::Part::PathParameter(name)) => Ok(UriPartSpec::PathParameter(name)),
-            Some(proto::uri_part::Part::StageVariable(name)) => Ok(UriPartSpec::StageVariable(name)),
-            None => Err(unknown("a part of the URI")),
-        })
-        .collect::<Result<_, _>>()?;
-    let mappings = http
-        .parameters
-        .into_iter()
-        .map(|mapping| {
-            let target = match mapping.target() {
-                proto::ParameterLocation::Path => MappingTarget::Path,
-                proto::ParameterLocation::Query => MappingTarget::Query,
-                proto::ParameterLocation::Header => MappingTarget::Header,
-                _ => return Err(unknown("what a mapping fills")),
-            };
-            let name = mapping.source_name.as_str();
-            let source = match mapping.source() {
-                proto::ParameterLocation::Path => MappingSource::path(name),
-                proto::ParameterLocation::Query => MappingSource::Query(name.into()),
-                proto::ParameterLocation::Header => MappingSource::Header(name.into()),
-                proto::ParameterLocation::Literal => MappingSource::Literal(name.into()),
-                proto::ParameterLocation::StageVariable => MappingSource::StageVariable(name.into()),
-                proto::ParameterLocation::Context => MappingSource::Context(name.into()),
-                proto::ParameterLocation::Unspecified => return Err(unknown("the source of a mapping")),
-            };
-            Mapping::new(target, &mapping.target_name, source).map_err(fails)
-        })
-        .collect::<Result<_, _>>()?;
-    let responses = http
-        .responses
-        .into_iter()
-        .map(|one| {
-            Ok(ResponseSelection {
-                pattern: Some(one.pattern)
-                    .filter(|pattern| !pattern.is_empty())
-                    .map(Into::into),
-                status: Status::new(one.status)?,
-                headers: headers(one.headers)?.into(),
-            })
-        })
-        .collect::<Result<_, ContentError>>()?;
-    let backend = HttpBackend::new(target, verb, uri, mappings, responses, timeout).map_err(fails)?;
-    match through {
-        None => Ok(backend),
-        Some((pass, target)) => backend.with_pass_through(pass, &target).map_err(fails),
-    }
-}
-
-fn pass_through(
-    pass: proto::PassThrough,
-    unknown: &dyn Fn(&'static str) -> ContentError,
-) -> Result<PassThrough, ContentError> {
-    let http2 = match proto::BackendHttp2::try_from(pass.http2) {
-        Ok(proto::BackendHttp2::Unspecified) => None,
-        Ok(proto::BackendHttp2::PriorKnowledge) => Some(BackendHttp2::PriorKnowledge),
-        Ok(proto::BackendHttp2::Alpn) => Some(BackendHttp2::Alpn),
-        Err(_) => return Err(unknown("how the backend is spoken to")),
-    };
-    Ok(PassThrough {
-        upgrade: pass.upgrade,
-        trailers: pass.trailers,
-        http2,
-        forwarded: pass.forwarded,
-        via: pass.via,
-    })
-}
-
 fn gateway_response(response: proto::GatewayResponse) -> Result<GatewayResponse, ContentError> {
     Ok(GatewayResponse {
         kind: ResponseType::parse(&response.response_type)?,
@@ -414,7 +285,9 @@ fn gateway_response(response: proto::GatewayResponse) -> Result<GatewayResponse,
     })
 }
 
-fn headers(pairs: BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderValue)>, ContentError> {
+pub(super) fn headers(
+    pairs: BTreeMap<String, String>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, ContentError> {
     let parse = |(name, value): (String, String)| {
         Ok((HeaderName::parse(&name)?, HeaderValue::parse(value.as_bytes())?))
     };

@@ -15,6 +15,7 @@ mod client;
 mod content;
 mod files;
 mod identity;
+mod integration;
 mod live;
 mod lkg;
 mod orders;

@@ -30,7 +30,7 @@ pub mod write;
 
 pub use body::{Decoded, Decoder, Framing};
 pub use error::{BodyError, RequestError, ResponseError};
-pub use fields::Fields;
+pub use fields::{FieldRef, Fields};
 pub use known::Known;
 pub use request::RequestHead;
 pub use response::ResponseHead;

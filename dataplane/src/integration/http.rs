@@ -5,9 +5,11 @@ use std::rc::Rc;
 use tidegate_plan::PassThrough;
 use tidegate_plan::integration::{HttpBackend, ResponseSelection};
 use tidegate_rt as rt;
-use tidegate_rt::Instant;
+use tidegate_rt::{Chunk, Instant};
+use tidegate_vtl::Document;
 
 use super::headers::{self, Rule};
+use super::prepared::Prepared;
 use super::relay::{self, Answer, Broken, Upload};
 use super::{request, through};
 use crate::http::{Decoded, Decoder, Fields, Framing, HeadWriter, Known, ResponseHead};
@@ -15,7 +17,7 @@ use crate::net::upstream::{ConnectError, Connection, Named, Upstream};
 use crate::pipeline::exchange::{Called, Exchange};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::response::{HEAD_ROOM, own};
-use crate::pipeline::{After, gateway_response, probe};
+use crate::pipeline::{After, body, gateway_response, probe};
 use crate::shard::{Client, Delivery, Gone, LocalStage, Shard};
 
 /// Which rules hold between client and backend.
@@ -48,9 +50,52 @@ pub(super) async fn call(
         return gateway_response::answer(x, client, Failure::CONFIGURATION);
     };
     let begun = rt::now();
-    let deadline = begun + backend.timeout();
-    let answered = attempt(x, client, stage, &upstream, backend, kind, deadline).await;
+    let mut deadline = begun + backend.timeout();
+    let answered = attempt(x, client, stage, &upstream, backend, kind, None, &mut deadline).await;
     match answered {
+        Ok((answer, connection)) => {
+            note_answer(x, client, begun, &answer.head);
+            respond(x, client, stage, backend, kind, &upstream, answer, connection).await
+        }
+        Err(ended) => end(x, client, begun, ended),
+    }
+}
+
+/// As [`call`], for `HTTP_PROXY` with parameters that have to be made before the head is written.
+pub(super) async fn call_prepared(
+    x: &mut Exchange<'_>,
+    client: &mut Client,
+    stage: &Rc<LocalStage>,
+    backend: &HttpBackend,
+) -> After {
+    let Some(upstream) = stage.upstream(x.canary, backend.target()).map(Rc::clone) else {
+        return gateway_response::answer(x, client, Failure::CONFIGURATION);
+    };
+    let reads_body = backend.mappings().iter().any(|one| one.source().reads_body());
+    if reads_body && let Err(gone) = body::take(x, client).await {
+        return gateway_response::client_gone(x, client, gone);
+    }
+    let prepared = {
+        let document = Document::from_bytes(x.body.as_deref().unwrap_or_default());
+        Prepared::new(x, client, backend.mappings(), &document)
+    };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(failure) => return gateway_response::answer(x, client, failure),
+    };
+    let (begun, kind) = (rt::now(), Kind::Proxy);
+    let mut deadline = begun + backend.timeout();
+    let asked = attempt(
+        x,
+        client,
+        stage,
+        &upstream,
+        backend,
+        kind,
+        Some(&prepared),
+        &mut deadline,
+    );
+    match asked.await {
         Ok((answer, connection)) => {
             note_answer(x, client, begun, &answer.head);
             respond(x, client, stage, backend, kind, &upstream, answer, connection).await
@@ -111,8 +156,55 @@ fn overloaded(x: &mut Exchange<'_>, client: &mut Client) -> After {
     after
 }
 
+/// Calls the backend and reads its answer whole. The backend's time ends with the last byte (decision D15).
+pub(super) async fn fetch(
+    x: &mut Exchange<'_>,
+    client: &mut Client,
+    stage: &Rc<LocalStage>,
+    backend: &HttpBackend,
+    prepared: &Prepared,
+) -> Result<(ResponseHead, Chunk), Ended> {
+    let upstream = stage.upstream(x.canary, backend.target()).map(Rc::clone);
+    let upstream = upstream.ok_or(Ended::Failure(Failure::CONFIGURATION))?;
+    let shard = Rc::clone(&client.shard);
+    let begun = rt::now();
+    let mut deadline = begun + backend.timeout();
+    let kind = Kind::Custom;
+    let asked = attempt(
+        x,
+        client,
+        stage,
+        &upstream,
+        backend,
+        kind,
+        Some(prepared),
+        &mut deadline,
+    );
+    let (answer, mut connection) = asked.await?;
+    note_answer(x, client, begun, &answer.head);
+    let framing = answer.head.framing();
+    let mut decoder = Decoder::new(framing, &shard.limits);
+    let (io, rest) = (&mut connection.io, answer.rest);
+    let (body, clean) = match relay::collect(client, io, &mut decoder, rest, deadline).await {
+        Ok(collected) => collected,
+        Err(Broken::Gone(gone)) => return Err(Ended::Gone(gone)),
+        Err(Broken::TimedOut) => return Err(Ended::Failure(Failure::TIMED_OUT)),
+        Err(Broken::TooLarge) => return Err(Ended::Failure(Failure::ANSWER_TOO_LARGE)),
+        Err(_) => return Err(Ended::Failure(Failure::INVALID_ANSWER)),
+    };
+    let reusable = framing != Framing::UntilClose && answer.head.keep_alive() && answer.uploaded;
+    if reusable && clean && !connection.spoiled {
+        upstream.check_in(connection, &shard.upstreams.helpers);
+    }
+    Ok((answer.head, body))
+}
+
 /// Gets a connection and an answer's head, again on a new connection where that is safe (decision D11). All attempts
-/// together have until `deadline`.
+/// together have until `deadline`, which is moved as [`relay::ask`] has it.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one exchange, each borrowed in its own way"
+)]
 pub(super) async fn attempt(
     x: &mut Exchange<'_>,
     client: &mut Client,
@@ -120,7 +212,8 @@ pub(super) async fn attempt(
     upstream: &Rc<Upstream>,
     backend: &HttpBackend,
     kind: Kind,
-    mut deadline: Instant,
+    prepared: Option<&Prepared>,
+    deadline: &mut Instant,
 ) -> Result<(Answer, Box<Connection>), Ended> {
     let shard = Rc::clone(&client.shard);
     // What a phase before has read whole is sent as one piece.
@@ -130,7 +223,8 @@ pub(super) async fn attempt(
         Some(body) if body.is_empty() => Framing::Empty,
         Some(body) => Framing::Length(body.len() as u64),
     };
-    let head = request::head(x, client, upstream, backend, kind, framing).map_err(Ended::Failure)?;
+    let head =
+        request::head(x, client, upstream, backend, kind, framing, prepared).map_err(Ended::Failure)?;
     if let Some(test) = &client.test {
         let target = stage.plan(x.canary).target(backend.target());
         test.note_request(target.scheme().as_str(), &target.authority(), &head);
@@ -149,17 +243,19 @@ pub(super) async fn attempt(
     loop {
         let mut connection = match idle.take() {
             Some(connection) => connection,
-            None => connect(client, upstream, deadline).await?,
+            None => connect(client, upstream, *deadline).await?,
         };
         if !connection.reused {
             shard.counters().upstream_connects.add(1);
         }
-        let asked = relay::ask(client, &mut connection.io, &mut upload, &mut deadline, to_head);
+        let asked = relay::ask(client, &mut connection.io, &mut upload, deadline, to_head);
         match asked.await {
             Ok(answer) => return Ok((answer, connection)),
             Err(Broken::Gone(gone)) => return Err(Ended::Gone(gone)),
             Err(Broken::TimedOut) => return Err(Ended::Failure(Failure::TIMED_OUT)),
-            Err(Broken::Invalid) => return Err(Ended::Failure(Failure::INVALID_ANSWER)),
+            Err(Broken::Invalid | Broken::TooLarge) => {
+                return Err(Ended::Failure(Failure::INVALID_ANSWER));
+            }
             Err(Broken::Upgrade) => return Err(Ended::Failure(Failure::UNSOLICITED_UPGRADE)),
             // The backend closed an idle connection, before the request or while it was on its way.
             Err(Broken::Closed { answered: false }) if connection.reused => {

@@ -1,8 +1,10 @@
 //! What answers a method, one file a kind.
 
+mod custom;
 mod headers;
 mod http;
 mod mock;
+mod prepared;
 pub mod query;
 mod relay;
 mod request;
@@ -37,8 +39,14 @@ pub async fn call(x: &mut Exchange<'_>, client: &mut Client) -> After {
         Integration::HttpProxy(backend) if let Some(pass) = backend.pass_through() => {
             Box::pin(through::call(x, client, &stage, backend, pass)).await
         }
+        // What reads the body, or passes several values on, has its parameters made first.
+        Integration::HttpProxy(backend) if backend.is_rich() => {
+            Box::pin(http::call_prepared(x, client, &stage, backend)).await
+        }
         Integration::HttpProxy(backend) => http::call(x, client, &stage, backend, http::Kind::Proxy).await,
         Integration::Http(backend) => http::call(x, client, &stage, backend, http::Kind::Custom).await,
+        // Apart for the same reason.
+        Integration::Custom(custom) => Box::pin(custom::call(x, client, &stage, custom)).await,
         Integration::Mock(mock) => mock::answer(x, client, mock).await,
         Integration::Broken(reason) => {
             tracing::debug!(api = %stage.shared.plan.api, %reason, "a method that cannot work was called");

@@ -14,6 +14,7 @@ use super::headers;
 use crate::http::chunked::{CHUNK_END, ChunkPrefix, LAST_CHUNK, last_chunk};
 use crate::http::{Decoded, Decoder, Framing, HeadLimits, ResponseHead, Scanner};
 use crate::net::io::Io;
+use crate::pipeline::body::Parts;
 use crate::shard::{Client, Gone};
 
 /// The request on its way up.
@@ -54,6 +55,8 @@ pub(super) enum Broken {
     TimedOut,
     /// The backend's answer is not HTTP, or over a bound.
     Invalid,
+    /// The backend's answer is over the bound of payloads.
+    TooLarge,
     /// The backend switched protocols.
     Upgrade,
     /// The backend ended the connection.
@@ -492,6 +495,46 @@ pub(super) async fn stream(
         }
     })
     .await
+}
+
+/// Reads the rest of an answer's body whole, until `deadline` at most; and whether nothing follows it on the backend's
+/// connection. `rest`: what of it came with the head.
+pub(super) async fn collect(
+    client: &mut Client,
+    upstream: &mut Io,
+    decoder: &mut Decoder,
+    rest: Option<Chunk>,
+    deadline: Instant,
+) -> Result<(Chunk, bool), Broken> {
+    let limit = client.shard.bounds.payload;
+    let mut input = rest;
+    let mut parts = Parts::new(0);
+    client.timer.set(deadline);
+    client.begin_wait();
+    poll_fn(|cx| {
+        loop {
+            match poll_part(cx, upstream, decoder, &mut input) {
+                Poll::Ready(Ok(Some(part))) => {
+                    parts.add(part);
+                    if parts.len() as u64 > limit {
+                        return Poll::Ready(Err(Broken::TooLarge));
+                    }
+                }
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(Err(_)) = client.poll_send(cx) {
+            return Poll::Ready(Err(Broken::Gone(Gone::Aborted)));
+        }
+        if let Poll::Ready(gone) = client.poll_gone(cx) {
+            return Poll::Ready(Err(Broken::Gone(gone)));
+        }
+        client.timer.poll_elapsed(cx).map(|()| Err(Broken::TimedOut))
+    })
+    .await?;
+    Ok((parts.finish(), input.is_none()))
 }
 
 /// The next part of a body; `None` at its end.

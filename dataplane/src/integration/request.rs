@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
-use tidegate_plan::integration::{
-    BackendMethod, HttpBackend, Mapping, MappingSource, MappingTarget, UriPart,
-};
+use tidegate_plan::integration::{BackendMethod, HttpBackend, MappingSource, MappingTarget, UriPart};
 use tidegate_plan::path;
 use tidegate_rt::{Buffer, Chunk};
 
 use super::headers;
 use super::http::Kind;
+use super::prepared::Prepared;
 use super::{query, through};
 use crate::http::{Compression, Framing, HeadWriter, Known};
 use crate::net::upstream::Upstream;
@@ -27,14 +26,15 @@ pub(super) fn head(
     backend: &HttpBackend,
     kind: Kind,
     framing: Framing,
+    prepared: Option<&Prepared>,
 ) -> Result<Chunk, Failure> {
     let mut out = Buffer::with_capacity(2048);
     out.extend_from_slice(method(x, backend).as_bytes());
     out.put_u8(b' ');
-    target(x, client, backend, kind, &mut out)?;
+    target(x, client, backend, kind, prepared, &mut out)?;
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let mut head = HeadWriter::resume(&mut out);
-    fields(x, client, upstream, backend, kind, framing, &mut head);
+    fields(x, client, upstream, backend, kind, framing, prepared, &mut head);
     head.end();
     Ok(out.freeze())
 }
@@ -49,11 +49,20 @@ pub(super) fn message(
     scheme: &str,
 ) -> Result<http::Request<()>, Failure> {
     let mut path = Buffer::with_capacity(512);
-    target(x, client, backend, kind, &mut path)?;
+    target(x, client, backend, kind, None, &mut path)?;
     let mut message = http::Request::new(());
     let headers = message.headers_mut();
     let mut head = HeadWriter::fields(headers, Compression::Spare);
-    fields(x, client, upstream, backend, kind, client.framing, &mut head);
+    fields(
+        x,
+        client,
+        upstream,
+        backend,
+        kind,
+        client.framing,
+        None,
+        &mut head,
+    );
     // RFC 9113 section 8.3.1: the authority takes the place of `Host`.
     let host = headers.remove(http::header::HOST);
     let authority = host.as_ref().and_then(|host| host.to_str().ok());
@@ -90,6 +99,7 @@ fn target(
     client: &Client,
     backend: &HttpBackend,
     kind: Kind,
+    prepared: Option<&Prepared>,
     out: &mut Buffer,
 ) -> Result<(), Failure> {
     let start = out.len();
@@ -99,11 +109,20 @@ fn target(
             UriPart::StageVariable(name) => {
                 out.extend_from_slice(context::stage_variable(x, name).unwrap_or_default().as_bytes())
             }
+            UriPart::Named(name) => {
+                let value = prepared.and_then(|prepared| prepared.path(name));
+                out.extend_from_slice(value.unwrap_or_default().as_bytes());
+            }
             UriPart::Mapped(at) => {
                 let mapping = backend.mappings().get(usize::from(*at));
                 let Some(mapping) = mapping else {
                     return Err(Failure::CONFIGURATION);
                 };
+                if let Some(prepared) = prepared {
+                    let value = prepared.path(mapping.name()).unwrap_or_default();
+                    out.extend_from_slice(value.as_bytes());
+                    continue;
+                }
                 match mapping.source() {
                     // In canonical form already, slashes of a greedy parameter included (OBV-246).
                     MappingSource::Path {
@@ -156,25 +175,37 @@ fn target(
             out.extend_from_slice(own);
         }
     }
+    let mut add = |name: &str, value: &[u8]| {
+        out.put_u8(std::mem::replace(&mut separator, b'&'));
+        out.extend_from_slice(path::encode_query_value(name.as_bytes()).as_bytes());
+        out.put_u8(b'=');
+        out.extend_from_slice(path::encode_query_value(value).as_bytes());
+    };
+    if let Some(prepared) = prepared {
+        for (name, value) in &prepared.query {
+            add(name, value);
+        }
+        return Ok(());
+    }
     for mapping in backend
         .mappings()
         .iter()
         .filter(|one| one.target() == MappingTarget::Query)
     {
-        let Some(value) = value(x, client, mapping.source()) else {
-            continue;
-        };
-        out.put_u8(std::mem::replace(&mut separator, b'&'));
-        out.extend_from_slice(path::encode_query_value(mapping.name().as_bytes()).as_bytes());
-        out.put_u8(b'=');
-        out.extend_from_slice(path::encode_query_value(&value).as_bytes());
+        if let Some(value) = value(x, client, mapping.source()) {
+            add(mapping.name(), &value);
+        }
     }
     Ok(())
 }
 
-/// A mapping with the value that it sets.
-type Mapped<'x> = (&'x Mapping, Cow<'x, [u8]>);
+/// A header with the value that a mapping or a template sets.
+type Mapped<'x> = (&'x str, Cow<'x, [u8]>);
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one exchange, each borrowed in its own way"
+)]
 fn fields(
     x: &Exchange<'_>,
     client: &Client,
@@ -182,21 +213,30 @@ fn fields(
     backend: &HttpBackend,
     kind: Kind,
     framing: Framing,
+    prepared: Option<&Prepared>,
     head: &mut HeadWriter<'_>,
 ) {
     let received = x.head.fields();
-    let mapped: SmallVec<[Mapped<'_>; 4]> = backend
-        .mappings()
-        .iter()
-        .filter(|one| one.target() == MappingTarget::Header)
-        .filter_map(|one| Some((one, value(x, client, one.source())?)))
-        .filter(|(_, value)| tidegate_plan::header::is_value(value))
-        .collect();
+    let mapped: SmallVec<[Mapped<'_>; 4]> = match prepared {
+        Some(prepared) => {
+            let headers = prepared.headers.iter();
+            headers
+                .map(|(name, value)| (name.as_str(), Cow::Borrowed(value.as_slice())))
+                .collect()
+        }
+        None => backend
+            .mappings()
+            .iter()
+            .filter(|one| one.target() == MappingTarget::Header)
+            .filter_map(|one| Some((one.name(), value(x, client, one.source())?)))
+            .filter(|(_, value)| tidegate_plan::header::is_value(value))
+            .collect(),
+    };
     // Mapped values take the place of the client's and of the gateway's own (OBV-253).
     let is_mapped = |name: &[u8]| {
         mapped
             .iter()
-            .any(|(one, _)| one.name().as_bytes().eq_ignore_ascii_case(name))
+            .any(|(one, _)| one.as_bytes().eq_ignore_ascii_case(name))
     };
     if !is_mapped(b"host") {
         head.known(Known::Host, upstream.authority.as_bytes());
@@ -228,15 +268,16 @@ fn fields(
             }
             // OBV-236: a type only where there is a body.
             if framing != Framing::Empty && !is_mapped(b"content-type") {
-                head.known(
-                    Known::ContentType,
-                    received.get(Known::ContentType).unwrap_or(b"application/json"),
-                );
+                let made = prepared.and_then(|prepared| prepared.media_type.as_deref());
+                let own = made
+                    .map(str::as_bytes)
+                    .or_else(|| received.get(Known::ContentType));
+                head.known(Known::ContentType, own.unwrap_or(b"application/json"));
             }
         }
     }
-    for (mapping, value) in &mapped {
-        let name = mapping.name().as_bytes();
+    for (name, value) in &mapped {
+        let name = name.as_bytes();
         if headers::may_be_mapped(name) {
             head.field(name, value.trim_ascii());
         }
@@ -285,7 +326,11 @@ fn forwarded(x: &Exchange<'_>, client: &Client, head: &mut HeadWriter<'_>) {
 }
 
 /// The value of a mapping's source, decoded; `None`: the source is missing, and the mapping sets nothing (OBV-284).
-fn value<'x>(x: &'x Exchange<'_>, client: &'x Client, source: &'x MappingSource) -> Option<Cow<'x, [u8]>> {
+pub(super) fn value<'x>(
+    x: &'x Exchange<'_>,
+    client: &'x Client,
+    source: &'x MappingSource,
+) -> Option<Cow<'x, [u8]>> {
     Some(match source {
         MappingSource::Path { capture, .. } => {
             path::decode(x.capture(usize::from((*capture)?))?.as_bytes(), false)
@@ -300,6 +345,11 @@ fn value<'x>(x: &'x Exchange<'_>, client: &'x Client, source: &'x MappingSource)
                 .find(|field| field.name == name.as_bytes())?;
             Cow::Borrowed(field.value)
         }
+        // They are made before a head is written: see [`Prepared`].
+        MappingSource::Queries(_)
+        | MappingSource::Headers(_)
+        | MappingSource::Body
+        | MappingSource::BodyPath(_) => return None,
         MappingSource::Literal(text) => Cow::Borrowed(text.as_bytes()),
         MappingSource::StageVariable(name) => Cow::Borrowed(context::stage_variable(x, name)?.as_bytes()),
         MappingSource::Context(name) => context::variable(x, client, name)?,

@@ -3,6 +3,7 @@
 //! It asks the functions that the phases ask, against what this shard serves now. Nothing is sent, counted, logged or
 //! taken from a limit.
 
+use tidegate_plan::custom::{Backend, Custom, Templates};
 use tidegate_plan::integration::BackendMethod;
 use tidegate_plan::path::{self, NormalPath};
 use tidegate_plan::trie::Captures;
@@ -170,6 +171,7 @@ fn routed(
     let (what, status) = match &method.integration {
         Integration::HttpProxy(backend) => (format!("HTTP_PROXY: {}", call(plan, backend)), 0),
         Integration::Http(backend) => (format!("HTTP: {}", call(plan, backend)), 0),
+        Integration::Custom(custom) => (customized(plan, custom), 0),
         Integration::Mock(mock) => (
             format!("MOCK: answers {}", mock.status.code()),
             mock.status.code(),
@@ -178,6 +180,25 @@ fn routed(
     };
     steps.push("integration", what);
     Some(status)
+}
+
+fn customized(plan: &Plan, custom: &Custom) -> String {
+    let called = match &custom.backend {
+        Backend::Mock => "MOCK".to_owned(),
+        Backend::Http(backend) => format!("HTTP: {}", call(plan, backend)),
+    };
+    let types = |templates: &Templates| {
+        templates
+            .iter()
+            .map(|(name, _)| name.to_owned())
+            .collect::<Vec<_>>()
+    };
+    let request = match types(&custom.templates).as_slice() {
+        [] => String::new(),
+        types => format!("; request templates for {}", types.join(", ")),
+    };
+    let responses = custom.responses.len();
+    format!("{called}{request}; {responses} integration response(s)")
 }
 
 fn checked(checks: &Checks) -> String {

@@ -63,6 +63,27 @@ impl Failure {
         "Invalid request body",
         "BadRequestException",
     );
+    /// The body is a JSON object gone wrong, and a mapping reads it (OBV-281).
+    pub const INVALID_JSON: Self = typed(
+        ResponseType::BadRequestBody,
+        400,
+        "Invalid JSON in request body",
+        "BadRequestException",
+    );
+    /// A request template reads the body's JSON, and it is none (VTL-270, VTL-390).
+    pub const UNREADABLE_BODY: Self = typed(
+        ResponseType::BadRequestBody,
+        400,
+        "Could not parse request body into json",
+        "BadRequestException",
+    );
+    /// No template takes a body of that type, and it may not pass without one (VTL-082, VTL-083; GWR-035).
+    pub const UNSUPPORTED_MEDIA_TYPE: Self = typed(
+        ResponseType::UnsupportedMediaType,
+        415,
+        "Unsupported Media Type",
+        "BadRequestException",
+    );
     /// A throttle refused (SEC-075).
     pub const THROTTLED: Self = typed(
         ResponseType::Throttled,

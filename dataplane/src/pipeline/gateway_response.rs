@@ -10,7 +10,7 @@ use super::After;
 use super::context;
 use super::exchange::Exchange;
 use super::failure::Failure;
-use super::response::{HEAD_ROOM, own};
+use super::response::{HEAD_ROOM, Whole, own};
 use crate::http::Known;
 use crate::shard::{Client, Delivery, Gone};
 
@@ -23,9 +23,11 @@ const JSON: &str = "application/json";
 pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> After {
     x.fail(failure);
     let read = client.discard_received() && !failure.fatal;
-    x.keep_alive &= read && !client.is_finished() && !client.shard.draining();
+    // Held, so that what the answer is made from outlives the changes to the exchange.
+    let stage = x.stage.clone();
+    let plan = stage.as_ref().map(|stage| stage.plan(x.canary));
     let overrides = match failure.kind {
-        Some(kind) => x.plan().map(|plan| plan.gateway_responses()).and_then(|all| {
+        Some(kind) => plan.map(|plan| plan.gateway_responses()).and_then(|all| {
             let own = all.get(kind);
             let fallback = kind.fallback().and_then(|kind| all.get(kind));
             // GWR-024: a status is inherited; headers and templates are the type's own or the fallback's (GWR-028).
@@ -56,43 +58,22 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
             JSON
         }
     };
-    let now = rt::now();
-    let mut response = client.response(
+    let headers = content.map(|content| &*content.headers).unwrap_or_default();
+    let is_type = |name: &str| name.eq_ignore_ascii_case("content-type");
+    let typed = headers.iter().any(|(name, _)| is_type(name.as_str()));
+    let whole = Whole {
         status,
-        HEAD_ROOM + body.len(),
-        1 + content.map_or(0, |content| content.headers.len()),
-    );
-    let mut head = response.head();
-    own(
-        &mut head,
-        &client.shard.clock.date(now),
-        x.keep_alive,
-        &x.request_id,
-        &x.extended_id,
-    );
-    head.field(b"x-amzn-ErrorType", failure.error_type.as_bytes());
-    let mut typed = false;
-    for (name, value) in content.map(|content| &*content.headers).unwrap_or_default() {
-        typed |= name.as_str().eq_ignore_ascii_case("content-type");
-        head.field(name.as_str().as_bytes(), value.as_bytes());
-    }
-    if !typed {
-        head.known(Known::ContentType, media_type.as_bytes());
-    }
-    head.number(Known::ContentLength, body.len() as u64);
-    let length = if x.is_head() { 0 } else { body.len() as u64 };
-    client.begin(response, Delivery::whole(length));
-    if length > 0 {
-        client.part(body.freeze());
-    }
-    client.end();
-    x.outcome.status = status;
-    x.outcome.length = length;
-    match (x.keep_alive, read) {
-        (true, _) => After::Next,
-        (false, true) => After::Close,
-        (false, false) => After::Linger,
-    }
+        media_type: (!typed).then_some(media_type.as_bytes()),
+        body: &body.freeze(),
+        room: 0,
+        fields: 1 + headers.len(),
+    };
+    whole.send(x, client, read, |head| {
+        head.field(b"x-amzn-ErrorType", failure.error_type.as_bytes());
+        for (name, value) in headers {
+            head.field(name.as_str().as_bytes(), value.as_bytes());
+        }
+    })
 }
 
 /// Answers where the client's own doing ended the request before its time, as far as there is somebody to answer.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidegate_plan::{Limit, Limits};
+use tidegate_vtl::Budget;
 
 use super::http2::Allowances;
 use crate::http::HeadLimits;
@@ -61,6 +62,8 @@ pub struct Bounds {
     pub response_head: HeadLimits,
     /// HTTP/2.
     pub http2: Http2Bounds,
+    /// What rendering one template may cost.
+    pub template: Budget,
     /// Towards upstreams.
     pub upstream: UpstreamLimits,
 }
@@ -111,6 +114,18 @@ impl Http2Bounds {
     }
 }
 
+fn template(limits: &Limits) -> Budget {
+    let narrow = |limit| u32::try_from(limits.get(limit)).unwrap_or(u32::MAX);
+    Budget {
+        iterations: narrow(Limit::TemplateIterations),
+        steps: limits.get(Limit::TemplateSteps),
+        output: limits.count(Limit::TemplateOutputBytes),
+        memory: limits.count(Limit::TemplateMemoryBytes),
+        depth: narrow(Limit::TemplateDepth),
+        ..Budget::default()
+    }
+}
+
 fn upstream_http2(limits: &Limits) -> Http2Limits {
     let narrow = |limit| u32::try_from(limits.get(limit)).unwrap_or(u32::MAX);
     let head = HeadLimits::for_responses(limits);
@@ -155,6 +170,7 @@ impl Bounds {
             request_head: HeadLimits::for_requests(limits),
             response_head: HeadLimits::for_responses(limits),
             http2: Http2Bounds::new(limits),
+            template: template(limits),
             upstream: UpstreamLimits {
                 connect: limits.duration(Limit::ConnectTimeout),
                 watch_delay: limits.duration(Limit::WatchDelay),

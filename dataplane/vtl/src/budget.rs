@@ -2,7 +2,7 @@
 
 /// Bounds of one render. The data plane fills it from the table of limits, whose rows have the same names with
 /// `template-` before them; the defaults are those of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Rounds of one `#foreach`; the loop ends quietly behind them (QUO-072).
     pub iterations: u32,

@@ -116,7 +116,9 @@ pub(super) async fn call(
         break match failed {
             Failed::Broken(Broken::Gone(gone)) => Ended::Gone(gone),
             Failed::Broken(Broken::TimedOut) => Ended::Failure(Failure::TIMED_OUT),
-            Failed::Broken(Broken::Invalid | Broken::Upgrade) => Ended::Failure(Failure::INVALID_ANSWER),
+            Failed::Broken(Broken::Invalid | Broken::TooLarge | Broken::Upgrade) => {
+                Ended::Failure(Failure::INVALID_ANSWER)
+            }
             Failed::Broken(Broken::Closed { .. }) | Failed::Unprocessed => {
                 Ended::Failure(Failure::UNREACHABLE)
             }
@@ -137,7 +139,7 @@ fn message(
     let target = stage.plan(x.canary).target(backend.target());
     let scheme = target.scheme().as_str();
     if let Some(test) = &client.test {
-        let text = request::head(x, client, upstream, backend, kind, client.framing)?;
+        let text = request::head(x, client, upstream, backend, kind, client.framing, None)?;
         test.note_request(scheme, &target.authority(), &text);
     }
     request::message(x, client, upstream, backend, kind, scheme)

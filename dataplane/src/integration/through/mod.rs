@@ -40,8 +40,9 @@ pub(super) async fn call(
     }
     let kind = Kind::Through(pass);
     let begun = rt::now();
-    let deadline = begun + backend.timeout();
-    let answered = http::attempt(x, client, stage, &upstream, backend, kind, deadline).await;
+    let mut deadline = begun + backend.timeout();
+    let asked = http::attempt(x, client, stage, &upstream, backend, kind, None, &mut deadline);
+    let answered = asked.await;
     let (answer, connection) = match answered {
         Ok(answered) => answered,
         Err(ended) => return http::end(x, client, begun, ended),
