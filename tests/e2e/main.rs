@@ -7,6 +7,7 @@
 mod backends;
 mod deploys;
 mod framing;
+mod gateway_responses;
 mod hostile;
 mod http2;
 mod imports;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("planes", planes::TESTS),
         ("deploys", deploys::TESTS),
         ("imports", imports::TESTS),
+        ("gateway_responses", gateway_responses::TESTS),
         ("validation", validation::TESTS),
         ("transform", transform::TESTS),
         ("test_invoke", test_invoke::TESTS),

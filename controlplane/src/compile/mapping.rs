@@ -79,6 +79,24 @@ fn body(rest: &str) -> Option<Option<(ParameterLocation, &str)>> {
     Some(place.then_some((ParameterLocation::BodyPath, path)))
 }
 
+/// Whether a gateway response may take a header's value from there (GWR-011 to GWR-013).
+pub(super) fn is_gateway_source(source: &str) -> bool {
+    let of_request = |rest: &str| {
+        let name = rest.split_once('.').filter(|(location, _)| {
+            matches!(
+                *location,
+                "header" | "path" | "querystring" | "multivalueheader" | "multivaluequerystring"
+            )
+        });
+        name.is_some_and(|(_, name)| !name.is_empty())
+    };
+    let named = |prefix: &str| source.strip_prefix(prefix).is_some_and(|name| !name.is_empty());
+    source.strip_prefix("method.request.").is_some_and(of_request)
+        || named("method.input.params.")
+        || named("context.")
+        || named("stageVariables.")
+}
+
 /// Whether a mapping needs more of a request than its head.
 pub(super) fn is_rich(mapping: &ParameterMapping) -> bool {
     use ParameterLocation::{Body, BodyPath, Headers, Queries};

@@ -176,7 +176,7 @@ pub(super) fn gateway_responses(
     warnings: &mut Warnings,
 ) -> Vec<config::GatewayResponse> {
     let overrides = definition.gateway_responses.iter().map(|(kind, response)| {
-        let mut headers = BTreeMap::new();
+        let (mut headers, mut mapped_headers) = (BTreeMap::new(), BTreeMap::new());
         for (target, source) in response.response_parameters.iter().flatten() {
             match (
                 target.strip_prefix("gatewayresponse.header."),
@@ -185,8 +185,11 @@ pub(super) fn gateway_responses(
                 (Some(name), Some(value)) => {
                     headers.insert(name.to_owned(), value.to_owned());
                 }
+                (Some(name), None) if mapping::is_gateway_source(source) => {
+                    mapped_headers.insert(name.to_owned(), source.clone());
+                }
                 _ => warnings.add(format!(
-                    "{kind}: response parameter {target} = {source} is not supported yet: left out"
+                    "{kind}: response parameter {target} = {source} names no header or no known source: left out"
                 )),
             }
         }
@@ -198,6 +201,7 @@ pub(super) fn gateway_responses(
                 .and_then(|code| code.parse().ok())
                 .unwrap_or(0),
             headers,
+            mapped_headers,
             templates: response.response_templates.clone().unwrap_or_default(),
         }
     });

@@ -153,6 +153,9 @@ pub struct GatewayResponse {
     pub status: Option<Status>,
     /// Static headers to add.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Headers with a value of the request's: `method.request.{location}.{name}`, `context.{name}` or
+    /// `stageVariables.{name}` (GWR-011 to GWR-013). One without a value is left out.
+    pub mapped: Vec<(HeaderName, String)>,
     /// Body templates by media type.
     pub templates: Vec<(String, String)>,
 }
@@ -217,6 +220,7 @@ mod tests {
             kind,
             status,
             headers: Vec::new(),
+            mapped: Vec::new(),
             templates: Vec::new(),
         }
     }

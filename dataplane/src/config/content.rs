@@ -281,6 +281,11 @@ fn gateway_response(response: proto::GatewayResponse) -> Result<GatewayResponse,
             status => Some(Status::new(status)?),
         },
         headers: headers(response.headers)?,
+        mapped: response
+            .mapped_headers
+            .into_iter()
+            .map(|(name, source)| Ok((HeaderName::parse(&name)?, source)))
+            .collect::<Result<_, NameError>>()?,
         templates: response.templates.into_iter().collect(),
     })
 }

@@ -60,18 +60,33 @@ pub fn answer(x: &mut Exchange<'_>, client: &mut Client, failure: Failure) -> Af
     };
     let headers = content.map(|content| &*content.headers).unwrap_or_default();
     let is_type = |name: &str| name.eq_ignore_ascii_case("content-type");
-    let typed = headers.iter().any(|(name, _)| is_type(name.as_str()));
+    let mut mapped = Vec::new();
+    for (name, source) in content.map(|content| &*content.mapped).unwrap_or_default() {
+        let mut value = Buffer::with_capacity(64);
+        variable(x, client, &failure, source, &mut value);
+        // One that would end its line is no header's.
+        if !value.is_empty() && tidegate_plan::header::is_value(&value) {
+            mapped.push((name, value));
+        }
+    }
+    let own = headers.iter().map(|(name, _)| name);
+    let typed = own
+        .chain(mapped.iter().map(|(name, _)| *name))
+        .any(|name| is_type(name.as_str()));
     let whole = Whole {
         status,
         media_type: (!typed).then_some(media_type.as_bytes()),
         body: &body.freeze(),
-        room: 0,
-        fields: 1 + headers.len(),
+        room: mapped.iter().map(|(_, value)| value.len() + 64).sum(),
+        fields: 1 + headers.len() + mapped.len(),
     };
     whole.send(x, client, read, |head| {
         head.field(b"x-amzn-ErrorType", failure.error_type.as_bytes());
         for (name, value) in headers {
             head.field(name.as_str().as_bytes(), value.as_bytes());
+        }
+        for (name, value) in &mapped {
+            head.field(name.as_str().as_bytes(), value.trim_ascii());
         }
     })
 }
@@ -140,8 +155,17 @@ fn variable(x: &Exchange<'_>, client: &Client, failure: &Failure, name: &str, ou
     if let Some(name) = name.strip_prefix("stageVariables.") {
         return out.extend_from_slice(context::stage_variable(x, name).unwrap_or_default().as_bytes());
     }
-    if let Some(rest) = name.strip_prefix("method.request.") {
-        return out.extend_from_slice(&parameter(x, rest).unwrap_or_default());
+    if let Some(name) = name.strip_prefix("method.input.params.") {
+        let found = ["path", "querystring", "header"]
+            .into_iter()
+            .find_map(|location| parameter(x, location, name));
+        return out.extend_from_slice(&found.unwrap_or_default());
+    }
+    if let Some((location, name)) = name
+        .strip_prefix("method.request.")
+        .and_then(|rest| rest.split_once('.'))
+    {
+        return out.extend_from_slice(&parameter(x, location, name).unwrap_or_default());
     }
     match name.strip_prefix("context.") {
         None => {}
@@ -160,12 +184,12 @@ fn variable(x: &Exchange<'_>, client: &Client, failure: &Failure, name: &str, ou
     }
 }
 
-/// The value of a parameter of the method request: `{location}.{name}` (GWR-006, GWR-011 to GWR-013).
-fn parameter<'x>(x: &'x Exchange<'_>, name: &str) -> Option<Cow<'x, [u8]>> {
-    match name.split_once('.')? {
-        ("header", name) => Some(Cow::Borrowed(x.head.fields().get_by_name(name.as_bytes())?)),
-        ("path", name) => Some(Cow::Borrowed(context::path_parameter(x, name)?.as_bytes())),
-        ("querystring", name) => context::query_parameter(x, name.as_bytes()),
+/// The value of a parameter of the method request (GWR-006, GWR-011 to GWR-013).
+fn parameter<'x>(x: &'x Exchange<'_>, location: &str, name: &str) -> Option<Cow<'x, [u8]>> {
+    match location {
+        "header" | "multivalueheader" => Some(Cow::Borrowed(x.head.fields().get_by_name(name.as_bytes())?)),
+        "path" => Some(Cow::Borrowed(context::path_parameter(x, name)?.as_bytes())),
+        "querystring" | "multivaluequerystring" => context::query_parameter(x, name.as_bytes()),
         _ => None,
     }
 }
