@@ -264,8 +264,10 @@ fn checks(
         .into_iter()
         .map(|one| {
             Ok(BodyModel {
-                media_type: Some(one.media_type.to_ascii_lowercase().into())
-                    .filter(|media_type: &Box<str>| !media_type.is_empty()),
+                media_type: match one.media_type.as_str() {
+                    "" => None,
+                    media_type => Some(media_type.to_ascii_lowercase().into()),
+                },
                 schema: schemas.get(one.model).map_err(fails)?,
             })
         })

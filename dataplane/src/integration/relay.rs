@@ -516,7 +516,7 @@ pub(super) async fn collect(
             match poll_part(cx, upstream, decoder, &mut input) {
                 Poll::Ready(Ok(Some(part))) => {
                     parts.add(part);
-                    if parts.len() as u64 > limit {
+                    if parts.bytes() as u64 > limit {
                         return Poll::Ready(Err(Broken::TooLarge));
                     }
                 }

@@ -85,7 +85,7 @@ impl Parts {
     }
 
     /// Bytes so far.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         match (&self.joined, &self.first) {
             (Some(joined), _) => joined.len(),
             (None, Some(first)) => first.len(),
@@ -130,11 +130,11 @@ mod tests {
     #[test]
     fn parts_become_one() {
         let mut parts = Parts::new(0);
-        assert_eq!(parts.len(), 0);
+        assert_eq!(parts.bytes(), 0);
         for part in ["one", "", "two", "three"] {
             parts.add(Chunk::copy_from_slice(part.as_bytes()));
         }
-        assert_eq!(parts.len(), 11);
+        assert_eq!(parts.bytes(), 11);
         assert_eq!(&parts.finish()[..], b"onetwothree");
         assert!(Parts::new(10).finish().is_empty());
     }

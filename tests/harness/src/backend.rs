@@ -295,7 +295,7 @@ fn answer(stream: &mut TcpStream, request: &Request, parts: &[&str], body: &[u8]
                 }
             }
             write!(stream, "Content-Length: {}\r\n\r\n", body.len())?;
-            stream.write_all(&body)?;
+            stream.write_all(body)?;
         }
         ["fixed", n] => respond(stream, request, "200 OK", "text/plain", &pattern(n.parse()?))?,
         ["status", code @ ("204" | "304")] => {
