@@ -370,6 +370,7 @@ impl NodeDirectory {
             limits: limit::Registry::new(1_000),
             limit_time: Box::new(|| 0),
             tickets: Some(tickets.clone()),
+            functions: None,
         };
         let (tell, news) = mpsc::unbounded_channel();
         let config = config::start(options, around, false, move |one| drop(tell.send(one))).unwrap();

@@ -5,6 +5,7 @@ use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use smallvec::SmallVec;
 use tidegate_plan::Verb;
+use tidegate_plan::header::is_token_byte;
 use tidegate_rt::{Buffer, Chunk};
 
 use super::Version;
@@ -204,6 +205,10 @@ impl<'l> Text<'l> {
         name: &[u8],
         pieces: impl IntoIterator<Item = &'v [u8]>,
     ) -> Result<Span, RequestError> {
+        // The `http` crate takes a quote for a byte of names, which no token has (RFC 9110 section 5.6.2).
+        if !name.iter().all(|byte| is_token_byte(*byte)) {
+            return Err(RequestError::Malformed);
+        }
         let name_at = self.push(name);
         self.push(b": ");
         let start = self.out.len();
@@ -345,6 +350,12 @@ mod tests {
             assert_eq!(head.map(|_| ()), Err(error), "{name}: {value}");
         }
         assert!(read("http://a/", &[("te", "trailers")], true).is_ok());
+        // As h2 reads names, and not as they are made otherwise.
+        let quoted = http::HeaderName::from_lowercase(b"x\"a").unwrap();
+        let request = Request::builder().uri("http://a/").header(quoted, "a");
+        let parts = request.body(()).unwrap().into_parts().0;
+        let head = RequestHead::from_http2(&parts, true, &LIMITS);
+        assert_eq!(head.map(|_| ()), Err(RequestError::Malformed));
         let twice = [("content-length", "5"), ("content-length", "5")];
         assert_eq!(
             read("http://a/", &twice, false).map(|_| ()),

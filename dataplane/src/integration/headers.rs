@@ -124,7 +124,9 @@ pub(super) fn passed_trailers(received: HeaderMap, way: Way) -> HeaderMap {
             name.as_str(),
             "cookie" | "set-cookie" | "content-range" | "cache-control"
         );
-        as_header && !is_early
+        // The `http` crate lets a quote into names.
+        let is_token = name.as_str().bytes().all(tidegate_plan::header::is_token_byte);
+        as_header && !is_early && is_token
     };
     let mut passed = HeaderMap::with_capacity(received.len());
     for name in received.keys().filter(|name| passes(name)) {
