@@ -19,7 +19,7 @@ pub(crate) struct JavaRegex {
 /// The longest pattern, in bytes.
 const LENGTH: usize = 4096;
 /// The largest compiled pattern, in bytes.
-const SIZE: usize = 1 << 20;
+const SIZE: usize = 1 << 18;
 
 /// Why a replacement text fails.
 pub(crate) const BAD_REPLACEMENT: &str =

@@ -17,6 +17,7 @@ mod util;
 mod value;
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use bumpalo::Bump;
 
@@ -24,6 +25,7 @@ use crate::budget::Budget;
 use crate::error::{Bound, ErrorKind, Warning};
 use crate::json::Document;
 use crate::overrides::{Overrides, Phase};
+use crate::regexp::JavaRegex;
 use crate::scope::Scope;
 use crate::syntax::{Program, known, locate};
 use crate::template::{Render, Rendered};
@@ -53,6 +55,8 @@ pub(crate) struct Renderer<'r, 'o> {
     at: u32,
     /// Objects and arrays of documents that the template has changed, and what they are now.
     edited: Vec<((usize, u32), Value<'r>)>,
+    /// Patterns that came with the request, compiled.
+    patterns: Vec<(&'r str, Rc<JavaRegex>)>,
     notes: Vec<Warning>,
 }
 
@@ -94,6 +98,7 @@ impl<'r, 'o> Renderer<'r, 'o> {
             depth: 0,
             at: 0,
             edited: Vec::new(),
+            patterns: Vec::new(),
             notes: Vec::new(),
         }
     }

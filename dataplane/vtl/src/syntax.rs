@@ -138,7 +138,8 @@ pub(crate) enum Expr {
     Map(Box<[(Expr, Expr)]>),
     Not(Box<Expr>),
     Negate(Box<Expr>),
-    Binary(Op, Box<(Expr, Expr)>),
+    /// Operators that bind equally strong, from left to right: however long, no deeper than one.
+    Chain(Box<Expr>, Vec<(Op, Expr)>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -284,6 +284,7 @@ fn what_is_no_template_is_refused_with_its_place() {
         format!("#set($x = {}true)", "!".repeat(1000)),
         format!("#set($x = {}$y)", "-".repeat(1000)),
         "$a.b(".repeat(100),
+        format!("#set($x = {}1)", "1 == 1 + (".repeat(50)),
         "$a[".repeat(100),
     ] {
         let error = Template::parse(&deep).expect_err(&deep);

@@ -58,8 +58,7 @@ fn each_document_becomes_its_output() {
     }
 }
 
-/// VTL-371, VTL-241, VTL-041, VTL-042, VTL-043: the templates that copy a document member by member, which is also
-/// what a skeleton made of a model looks like.
+/// VTL-371, VTL-241: the templates that copy a document member by member.
 #[test]
 fn a_copying_template_gives_the_document_back() {
     for (input, template) in [
@@ -124,7 +123,7 @@ fn the_stream_tutorials_templates() {
     assert_eq!(over("\"$elem.data\"#if($foreach.hasNext),#end", "{}"), "\"\"");
 }
 
-/// INT-066, OBV-225, OBV-226: a mock's request template; blanks around its object and calls before it do no harm.
+/// INT-066: a mock's request template; blanks around its object and calls before it do no harm.
 #[test]
 fn a_mocks_template_decides_on_a_status() {
     let template = "{ #if( $input.params('scope') == \"internal\" ) \"statusCode\": 200 #else \"statusCode\": 500 #end }";

@@ -106,7 +106,7 @@ fn what_is_no_json_is_refused() {
     }
 }
 
-/// OBV-272, OBV-279
+/// OBV-272
 #[test]
 fn an_empty_body_is_an_empty_object() {
     for text in ["", " ", "\r\n\t"] {

@@ -126,6 +126,67 @@ fn each_bound_ends_a_render() {
     assert_eq!(within("1234567890", "", &small).unwrap().text, "1234567890");
 }
 
+/// However a template recurses, the stack has an end first in our count and not in memory.
+#[test]
+fn recursion_of_every_kind_is_counted() {
+    let deep = |inner: &str| format!("{}{inner}{}", "(".repeat(25), ")".repeat(25));
+    for template in [
+        format!("#macro(m)#set($x = {})#end#m()", deep("\"#m()\"")),
+        format!("#macro(m)#set($x = {})#end#m()", deep("1 + [\"#m()\"]")),
+        format!(
+            "#define($d){}$d{}#end$d",
+            "#if(true)#foreach($i in [1])".repeat(10),
+            "#end#end".repeat(10)
+        ),
+        "#set($y = {})#macro(m)$y.put('a', $y.get(\"#m()\"))#end#m()".to_owned(),
+    ] {
+        let error = within(&template, "", &Budget::default());
+        assert_eq!(error, Err(ErrorKind::OverLimit(Bound::Depth)), "{template}");
+    }
+    // Long is not deep.
+    let elses = format!("#if(false){}#else z#end", "#elseif(false)".repeat(5000));
+    let path = format!("$.l[?({}@ == 1)]", "@ == 2 || ".repeat(300));
+    for (template, expected) in [
+        (format!("#set($x = 0{})$x", " + 1".repeat(10_000)), "10000"),
+        (format!("#set($x = 'a')$x{}", ".trim()".repeat(10_000)), "a"),
+        (elses, " z"),
+        (format!("$input.json('{path}')"), "[1]"),
+    ] {
+        assert_eq!(
+            within(&template, r#"{"l":[1,3]}"#, &Budget::default())
+                .unwrap()
+                .text,
+            expected
+        );
+    }
+}
+
+/// Long texts cost steps wherever they are looked at, so that a body of few values is not a cheap one.
+#[test]
+fn long_texts_cost_steps() {
+    let (long, many) = ("x".repeat(1 << 20), "1,".repeat(2000));
+    let body = format!(r#"{{"t":"{long}","o":{{"{long}\n":1}},"l":[{many}1]}}"#);
+    for template in [
+        "$input.json('$.l[?($.t contains @)]')",
+        "$input.json('$.l[?($.t == @)]')",
+        "$input.json('$.l[?($.o == @)]')",
+        "$input.json('$.l[?($.o.keys() == @)]')",
+        "#foreach($i in [1..1000])#if($input.path('$.t').contains('y'))#end#end",
+        "#foreach($i in [1..1000])#if($input.path('$.t').matches('y*'))#end#end",
+        "#set($a = 'a')#foreach($i in [1..1000])#if($a.matches(\"$i\"))#end#end",
+    ] {
+        let error = within(template, &body, &Budget::default());
+        assert!(
+            matches!(error, Err(ErrorKind::OverLimit(Bound::Steps | Bound::Memory))),
+            "{template}"
+        );
+    }
+    let cheap = "#foreach($i in [1..1000])$input.path('$.o.a')#if($input.path('$.t').empty)#end#end";
+    assert_eq!(within(cheap, &body, &Budget::default()).unwrap().text, "");
+    let same = "#set($p = '[0-9]')#foreach($i in [1..1000])#set($s = \"$i\")#if($s.matches($p))$i#end#end";
+    assert_eq!(within(same, "", &Budget::default()).unwrap().text, "123456789");
+}
+
 /// A failure leaves no output and no overrides.
 #[test]
 fn a_failed_render_leaves_nothing() {

@@ -14,7 +14,7 @@ fn bella() -> Request {
     }
 }
 
-/// VTL-007, VTL-260, VTL-261, VTL-262, VTL-281, RES-143, INT-083, SCN-044
+/// VTL-260, VTL-261, VTL-262, VTL-281, INT-083, SCN-044
 #[test]
 fn the_guides_examples_of_input() {
     for (template, expected) in [
@@ -84,7 +84,7 @@ fn paths_give_values_to_work_with() {
     );
 }
 
-/// VTL-265, VTL-266, VTL-267, VTL-268, OBV-224, OBV-230, OBV-276, RES-145, SCN-183, WSS-137
+/// VTL-265, VTL-266, VTL-267, VTL-268, OBV-224, OBV-276, RES-145, SCN-183
 #[test]
 fn parameters_in_their_three_forms() {
     let request = Request {
@@ -132,7 +132,7 @@ fn parameters_in_their_three_forms() {
     }
 }
 
-/// OBV-266, OBV-271, OBV-272, OBV-273: bodies that are empty, or no JSON.
+/// OBV-271, OBV-272, OBV-273: bodies that are empty, or no JSON.
 #[test]
 fn bodies_that_are_no_documents() {
     all_over(
@@ -249,7 +249,7 @@ fn parse_json_reads_a_text_inside_a_document() {
     );
 }
 
-/// VTL-300, VTL-301, OBV-221, OBV-276
+/// VTL-300, OBV-221, OBV-276
 #[test]
 fn stage_variables() {
     let request = Request {
@@ -298,7 +298,7 @@ fn signed() -> Request {
     }
 }
 
-/// VTL-320, VTL-321, VTL-322, VTL-323, VTL-325, VTL-327, VTL-350, OBV-276
+/// VTL-322, VTL-323, VTL-350, OBV-276
 #[test]
 fn context_variables() {
     for (template, expected) in [
@@ -391,7 +391,7 @@ fn many(texts: &[&str]) -> OverrideValue {
     OverrideValue::Many(texts.iter().map(|text| (*text).to_owned()).collect())
 }
 
-/// VTL-140, VTL-143, VTL-144, VTL-147, VTL-150, VTL-151, OBV-277, OBV-278: the guide's walk-through. What is not
+/// VTL-143, VTL-144, VTL-147, VTL-150, VTL-151, OBV-277, OBV-278: the guide's walk-through. What is not
 /// overridden is not in the overrides, so that its mapped value stays.
 #[test]
 fn the_guides_request_overrides() {
@@ -419,7 +419,7 @@ $input.json("$")
     assert!(overrides.request(Source::Path).is_empty() && overrides.request(Source::Querystring).is_empty());
 }
 
-/// VTL-145, VTL-148, VTL-207, OBV-222, OBV-223: the guide's status override.
+/// VTL-145, VTL-148, VTL-207, OBV-223: the guide's status override.
 #[test]
 fn the_guides_response_override() {
     let template = "#set($inputRoot = $input.path('$'))\n$input.json(\"$\")\n#if($inputRoot.toString().contains(\"error\"))\n#set($context.responseOverride.status = 400)\n#end\n";

@@ -58,7 +58,7 @@ fn references_end_where_their_grammar_ends() {
     }
 }
 
-/// VTL-176, VTL-177, VTL-300, VTL-301
+/// VTL-176, VTL-177, VTL-300
 #[test]
 fn indexes_take_numbers_and_keys() {
     let request = Request {

@@ -24,10 +24,10 @@ pub(super) fn select_from<'d>(
     };
     Ok(match &path.function {
         Some(function) => {
-            if let Selection::Many(list) = &found {
-                spend(steps, list.len())?;
-            } else if let Selection::One(json) = &found {
-                spend(steps, json.len())?;
+            match &found {
+                Selection::Many(list) => list.iter().try_for_each(|json| spend(steps, json.cost()))?,
+                Selection::One(json) => spend(steps, json.cost())?,
+                Selection::Missing | Selection::Made(_) => {}
             }
             function.apply(found)
         }
@@ -169,7 +169,7 @@ fn made_objects<'d>(
                 if out.len() > 1 {
                     out.push(',');
                 }
-                spend(steps, value.weight() / 8)?;
+                spend(steps, value.cost())?;
                 write_string(name, &mut out);
                 out.push(':');
                 value.write(&mut out);

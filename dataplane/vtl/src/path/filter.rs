@@ -8,8 +8,8 @@ use crate::regexp::JavaRegex;
 
 #[derive(Debug)]
 pub(crate) enum Filter {
-    And(Box<(Filter, Filter)>),
-    Or(Box<(Filter, Filter)>),
+    All(Vec<Filter>),
+    Any(Vec<Filter>),
     Not(Box<Filter>),
     Exists(Operand),
     Compare(Operand, Comparison, Operand),
@@ -71,8 +71,22 @@ impl Filter {
         steps: &mut u64,
     ) -> Result<bool, OutOfSteps> {
         Ok(match self {
-            Filter::And(sides) => sides.0.passes(item, root, steps)? && sides.1.passes(item, root, steps)?,
-            Filter::Or(sides) => sides.0.passes(item, root, steps)? || sides.1.passes(item, root, steps)?,
+            Filter::All(filters) => {
+                for filter in filters {
+                    if !filter.passes(item, root, steps)? {
+                        return Ok(false);
+                    }
+                }
+                true
+            }
+            Filter::Any(filters) => {
+                for filter in filters {
+                    if filter.passes(item, root, steps)? {
+                        return Ok(true);
+                    }
+                }
+                false
+            }
             Filter::Not(inner) => !inner.passes(item, root, steps)?,
             Filter::Exists(operand) => match operand.value(item, root, steps)? {
                 Side::Missing => false,
@@ -167,12 +181,19 @@ impl<'d> Side<'_, 'd> {
                     .and_then(|text| text.parse().ok())
                     .unwrap_or(f64::NAN),
             ),
-            Kind::String => Side::Text(json.as_str().unwrap_or_default()),
+            Kind::String => {
+                *steps = steps.checked_sub(json.cost() as u64).ok_or(OutOfSteps)?;
+                Side::Text(json.as_str().unwrap_or_default())
+            }
             Kind::Array => {
                 let items = json.items().map(|item| Side::json(item, steps));
                 Side::List(items.collect::<Result<_, _>>()?)
             }
-            Kind::Object => Side::Object(json),
+            Kind::Object => {
+                // Objects are compared by their text.
+                *steps = steps.checked_sub(json.cost() as u64).ok_or(OutOfSteps)?;
+                Side::Object(json)
+            }
         })
     }
 

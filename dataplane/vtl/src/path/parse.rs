@@ -236,20 +236,20 @@ impl<'t> Parser<'t> {
             return Err("the filter nests too deep");
         }
         self.depth += 1;
-        let mut filter = self.all()?;
+        let mut filters = vec![self.all()?];
         while self.sign("||") {
-            filter = Filter::Or(Box::new((filter, self.all()?)));
+            filters.push(self.all()?);
         }
         self.depth -= 1;
-        Ok(filter)
+        Ok(Filter::Any(filters))
     }
 
     fn all(&mut self) -> Parsed<Filter> {
-        let mut filter = self.not()?;
+        let mut filters = vec![self.not()?];
         while self.sign("&&") {
-            filter = Filter::And(Box::new((filter, self.not()?)));
+            filters.push(self.not()?);
         }
-        Ok(filter)
+        Ok(Filter::All(filters))
     }
 
     fn not(&mut self) -> Parsed<Filter> {

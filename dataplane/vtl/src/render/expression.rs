@@ -21,10 +21,13 @@ impl<'r> Renderer<'r, '_> {
 
     fn composed(&mut self, expr: &'r Expr) -> Run<Value<'r>> {
         self.spend(1)?;
+        self.deeper(|renderer| renderer.compose(expr))
+    }
+
+    fn compose(&mut self, expr: &'r Expr) -> Run<Value<'r>> {
         Ok(match expr {
             Expr::Template(block) => {
-                let text =
-                    self.capture(|renderer| renderer.deeper(|renderer| renderer.block(block)).map(drop))?;
+                let text = self.capture(|renderer| renderer.block(block).map(drop))?;
                 Value::Text(text)
             }
             Expr::List(items) => {
@@ -58,18 +61,26 @@ impl<'r> Renderer<'r, '_> {
                 Some(number) => compute(Op::Subtract, Number::Int(0), number),
                 None => Value::Null,
             },
-            Expr::Binary(Op::And, sides) => {
-                Value::Bool(self.expression(&sides.0)?.is_true() && self.expression(&sides.1)?.is_true())
-            }
-            Expr::Binary(Op::Or, sides) => {
-                Value::Bool(self.expression(&sides.0)?.is_true() || self.expression(&sides.1)?.is_true())
-            }
-            Expr::Binary(op, sides) => {
-                let (left, right) = (self.expression(&sides.0)?, self.expression(&sides.1)?);
-                self.binary(*op, left, right)?
-            }
+            Expr::Chain(first, links) => self.chain(first, links)?,
             plain => return self.expression(plain),
         })
+    }
+
+    fn chain(&mut self, first: &'r Expr, links: &'r [(Op, Expr)]) -> Run<Value<'r>> {
+        let mut left = self.expression(first)?;
+        for (op, right) in links {
+            self.spend(1)?;
+            left = match op {
+                // What the left side decides, the right side is not asked for.
+                Op::And => Value::Bool(left.is_true() && self.expression(right)?.is_true()),
+                Op::Or => Value::Bool(left.is_true() || self.expression(right)?.is_true()),
+                op => {
+                    let right = self.expression(right)?;
+                    self.binary(*op, left, right)?
+                }
+            };
+        }
+        Ok(left)
     }
 
     fn binary(&mut self, op: Op, left: Value<'r>, right: Value<'r>) -> Run<Value<'r>> {

@@ -95,10 +95,8 @@ impl<'r> Renderer<'r, '_> {
                         self.property(value, name)?
                     }
                     Step::Item(index) => {
-                        let from_end = match self.len(value)? {
-                            Some(len) if *index < 0 => len as i64,
-                            _ => 0,
-                        };
+                        let len = if *index < 0 { self.len(value)? } else { None };
+                        let from_end = len.map_or(0, |len| len as i64);
                         self.item(value, index + from_end)?
                     }
                     _ => Value::Null,

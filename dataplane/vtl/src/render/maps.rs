@@ -15,7 +15,6 @@ impl<'r> Renderer<'r, '_> {
             Value::Range(first, last) => {
                 Some(usize::try_from(first.abs_diff(last)).map_or(usize::MAX, |len| len.saturating_add(1)))
             }
-            Value::Text(text) => Some(super::strings::len(text)),
             Value::Params => Some(Source::ALL.len()),
             value => self.map(value)?.map(Map::len),
         })

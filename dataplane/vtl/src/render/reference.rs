@@ -13,7 +13,8 @@ impl<'r> Renderer<'r, '_> {
         if reference.steps.is_empty() {
             return Ok(value);
         }
-        self.follow(value, &reference.steps)
+        // Calls stand in the arguments of calls.
+        self.deeper(|renderer| renderer.follow(value, &reference.steps))
     }
 
     /// Follows the parts of a reference from a value; null as soon as one leads nowhere.
@@ -88,9 +89,8 @@ impl<'r> Renderer<'r, '_> {
             Value::Input if name == "body" => Ok(Value::Text(self.body.text())),
             Value::Foreach(depth) => Ok(self.loop_member(depth, name)),
             value @ (Value::Stage | Value::Params | Value::ParamsOf(_)) => self.host_member(value, name),
-            value @ (Value::Text(_) | Value::List(_) | Value::Json(_) | Value::Range(..))
-                if name == "empty" =>
-            {
+            Value::Text(text) if name == "empty" => Ok(Value::Bool(text.is_empty())),
+            value @ (Value::List(_) | Value::Json(_) | Value::Range(..)) if name == "empty" => {
                 Ok(Value::Bool(self.len(value)? == Some(0)))
             }
             _ => Ok(Value::Null),

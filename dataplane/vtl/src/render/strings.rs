@@ -1,6 +1,6 @@
 //! The methods of Java's strings. Places in a text count UTF-16 units, as in Java.
 
-use std::borrow::Cow;
+use std::rc::Rc;
 
 use super::value::{ITEM, List, Value};
 use super::{Renderer, Run, fail};
@@ -9,7 +9,7 @@ use crate::regexp::JavaRegex;
 use crate::syntax::Compiled;
 
 /// A text's length in UTF-16 units.
-pub(super) fn len(text: &str) -> usize {
+fn len(text: &str) -> usize {
     if text.is_ascii() {
         text.len()
     } else {
@@ -135,8 +135,7 @@ impl<'r> Renderer<'r, '_> {
                 Value::Text(self.bump.alloc_str(&text.replace(first, second)))
             }
             ("replaceAll" | "replaceFirst", [_, _]) => {
-                let regex = self.regex(first, compiled)?;
-                self.spend((text.len() / 16) as u64)?;
+                let regex = self.regex(first, text, compiled)?;
                 let replaced = regex.replace(text, second, method == "replaceAll", self.memory);
                 match replaced {
                     Ok(text) => Value::Text(self.keep_str(&text)?),
@@ -144,8 +143,7 @@ impl<'r> Renderer<'r, '_> {
                 }
             }
             ("matches", [_]) => {
-                let regex = self.regex(first, compiled)?;
-                self.spend((text.len() / 16) as u64)?;
+                let regex = self.regex(first, text, compiled)?;
                 Value::Bool(regex.matches_whole(text))
             }
             ("split", [_]) => self.split(text, first, 0, compiled)?,
@@ -165,9 +163,14 @@ impl<'r> Renderer<'r, '_> {
         }))
     }
 
-    fn split(&mut self, text: &'r str, pattern: &str, limit: i64, compiled: &'r Compiled) -> Run<Value<'r>> {
-        let regex = self.regex(pattern, compiled)?;
-        self.spend((text.len() / 16) as u64)?;
+    fn split(
+        &mut self,
+        text: &'r str,
+        pattern: &'r str,
+        limit: i64,
+        compiled: &'r Compiled,
+    ) -> Run<Value<'r>> {
+        let regex = self.regex(pattern, text, compiled)?;
         let parts = regex.split(text, limit);
         self.take(parts.len() * ITEM)?;
         Ok(Value::List(List::new(
@@ -177,15 +180,45 @@ impl<'r> Renderer<'r, '_> {
         )))
     }
 
-    /// The pattern of a call, compiled with the template or now.
-    fn regex(&mut self, pattern: &str, compiled: &'r Compiled) -> Run<Cow<'r, JavaRegex>> {
+    /// The pattern of a call: compiled with the template, or now. Takes the steps for matching it over a text.
+    fn regex(&mut self, pattern: &'r str, text: &str, compiled: &'r Compiled) -> Run<Pattern<'r>> {
+        // The engine looks at each byte once for most patterns, and never more often than the pattern is long.
+        self.spend((text.len() / 16) as u64 * (1 + pattern.len() / 32) as u64)?;
         if let Compiled::Regex(regex) = compiled {
-            return Ok(Cow::Borrowed(regex));
+            return Ok(Pattern::Compiled(regex));
+        }
+        if let Some((_, regex)) = self.patterns.iter().find(|(held, _)| *held == pattern) {
+            return Ok(Pattern::Made(Rc::clone(regex)));
         }
         // Compiling takes far longer than matching a short text.
-        self.spend(500 + pattern.len() as u64)?;
+        self.spend(COMPILING)?;
         let regex = JavaRegex::compile(pattern, false).map_err(|reason| bad_regex(pattern, reason))?;
-        Ok(Cow::Owned(regex))
+        let regex = Rc::new(regex);
+        if self.patterns.len() < PATTERNS {
+            self.patterns.push((pattern, Rc::clone(&regex)));
+        }
+        Ok(Pattern::Made(regex))
+    }
+}
+
+/// Steps for compiling a pattern.
+const COMPILING: u64 = 5000;
+/// How many compiled patterns a render keeps.
+const PATTERNS: usize = 16;
+
+enum Pattern<'r> {
+    Compiled(&'r JavaRegex),
+    Made(Rc<JavaRegex>),
+}
+
+impl std::ops::Deref for Pattern<'_> {
+    type Target = JavaRegex;
+
+    fn deref(&self) -> &JavaRegex {
+        match self {
+            Pattern::Compiled(regex) => regex,
+            Pattern::Made(regex) => regex,
+        }
     }
 }
 

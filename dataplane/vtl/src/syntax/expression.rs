@@ -120,6 +120,7 @@ impl Parser<'_, '_> {
     /// Operators that bind as strong as `floor` or stronger.
     fn binary(&mut self, floor: u8) -> Parsed<Expr> {
         let mut left = self.unary()?;
+        let mut last = None;
         loop {
             self.cursor.skip_white();
             let Some((sign, op, strength)) = OPERATORS.iter().find(|(sign, ..)| self.is_operator(sign))
@@ -131,7 +132,14 @@ impl Parser<'_, '_> {
             }
             self.cursor.at += sign.len();
             let right = self.deeper(|parser| parser.binary(strength + 1))?;
-            left = Expr::Binary(*op, Box::new((left, right)));
+            left = match left {
+                Expr::Chain(first, mut links) if last == Some(*strength) => {
+                    links.push((*op, right));
+                    Expr::Chain(first, links)
+                }
+                left => Expr::Chain(Box::new(left), vec![(*op, right)]),
+            };
+            last = Some(*strength);
         }
     }
 
