@@ -1,13 +1,11 @@
 //! Integrations behind mappings and templates: types `HTTP` and `MOCK`.
 
-use std::collections::BTreeMap;
-
 use tidegate_plan::pattern::Pattern;
 use tidegate_proto::config::v1 as config;
 use tidegate_vtl::Template;
 
 use super::{Warnings, mapping};
-use crate::model::{Integration, IntegrationResponse, Method};
+use crate::model::{Integration, IntegrationResponse, Method, Templates};
 
 /// Whether an `HTTP` integration reshapes something: without that it is relayed as it comes, under the selected status.
 pub(super) fn reshapes(integration: &Integration, parameters: &[config::ParameterMapping]) -> bool {
@@ -126,7 +124,7 @@ fn response(
 
 fn templates(
     at: &str,
-    templates: Option<&BTreeMap<String, String>>,
+    templates: Option<&Templates>,
     warnings: &mut Warnings,
 ) -> Result<Vec<config::Template>, String> {
     let mut compiled = Vec::new();
@@ -155,7 +153,7 @@ fn handling(name: Option<&str>) -> config::ContentHandling {
     }
 }
 
-fn has_any(templates: Option<&BTreeMap<String, String>>) -> bool {
+fn has_any(templates: Option<&Templates>) -> bool {
     templates.is_some_and(|templates| !templates.is_empty())
 }
 
@@ -181,4 +179,119 @@ pub(super) fn ordered(integration: &Integration) -> Vec<&IntegrationResponse> {
         .collect();
     all.sort_by_key(|response| response.is_default());
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn templates(pairs: &[(&str, &str)]) -> Templates {
+        pairs
+            .iter()
+            .map(|(media_type, text)| ((*media_type).to_owned(), (*text).to_owned()))
+            .collect()
+    }
+
+    fn integration(request: &[(&str, &str)], response: IntegrationResponse) -> Integration {
+        Integration {
+            request_templates: Some(templates(request)),
+            integration_responses: Some(BTreeMap::from([("200".to_owned(), response)])),
+            ..Integration::default()
+        }
+    }
+
+    fn compile(integration: &Integration) -> Result<(config::Custom, Vec<String>), String> {
+        let mut warnings = Warnings::default();
+        let method = Method {
+            method_responses: Some(BTreeMap::from([("200".to_owned(), Default::default())])),
+            ..Method::default()
+        };
+        let backend = config::custom::Backend::Mock(config::PlayedBackend {});
+        let custom = custom("GET /", &method, integration, backend, vec![], &mut warnings)?;
+        Ok((custom, warnings.list))
+    }
+
+    fn response(status: &str) -> IntegrationResponse {
+        IntegrationResponse {
+            status_code: Some(status.into()),
+            ..IntegrationResponse::default()
+        }
+    }
+
+    /// VTL-065, VTL-069: the order of definition is kept, also where the alphabet has another.
+    #[test]
+    fn templates_keep_their_order() {
+        let in_order = [
+            ("text/html", "h"),
+            ("application/xml", "x"),
+            ("application/json", ""),
+        ];
+        let mut told = response("200");
+        told.response_templates = Some(templates(&in_order));
+        let (custom, warnings) = compile(&integration(&in_order, told)).expect("compiles");
+        let names = |templates: &[config::Template]| -> Vec<String> {
+            templates.iter().map(|one| one.media_type.clone()).collect()
+        };
+        let expected = ["text/html", "application/xml", "application/json"];
+        assert_eq!(names(&custom.request_templates), expected);
+        assert_eq!(names(&custom.responses[0].templates), expected);
+        assert_eq!(warnings, Vec::<String>::new());
+    }
+
+    /// INT-O21, RES-116, RES-118, VTL-083: what cannot work is told by name.
+    #[test]
+    fn what_cannot_work_is_told() {
+        let mut wrong = response("200");
+        wrong.selection_pattern = Some("(".into());
+        let error = compile(&integration(&[], wrong)).expect_err("refused");
+        assert!(error.contains("selection pattern `(`"), "{error}");
+        let unreadable = integration(&[("application/json", "#if(")], response("200"));
+        let error = compile(&unreadable).expect_err("refused");
+        assert!(error.contains("the template for application/json"), "{error}");
+        let none = Integration::default();
+        assert!(compile(&none).is_err());
+        let (custom, warnings) = compile(&integration(&[], response("404"))).expect("compiles");
+        assert_eq!(custom.responses[0].status, 0);
+        assert!(warnings[0].contains("has no method response"), "{warnings:?}");
+        let mut never = integration(&[], response("200"));
+        never.passthrough_behavior = Some("NEVER".into());
+        let (_, warnings) = compile(&never).expect("compiles");
+        assert!(warnings[0].contains("415"), "{warnings:?}");
+    }
+
+    /// A mock that says the same to everybody needs nothing of a request.
+    #[test]
+    fn fixed_mocks_are_told_from_others() {
+        let ok = [("application/json", "{\"statusCode\": 200}")];
+        assert!(is_fixed_mock(&integration(&ok, response("200"))));
+        let mut mapped = response("200");
+        mapped.response_parameters = Some(BTreeMap::from([(
+            "method.response.header.a".into(),
+            "'1'".into(),
+        )]));
+        assert!(is_fixed_mock(&integration(&ok, mapped.clone())));
+        mapped.response_parameters = Some(BTreeMap::from([(
+            "method.response.header.a".into(),
+            "context.stage".into(),
+        )]));
+        assert!(!is_fixed_mock(&integration(&ok, mapped)));
+        let mut patterned = response("200");
+        patterned.selection_pattern = Some("200".into());
+        assert!(!is_fixed_mock(&integration(&ok, patterned)));
+        let mut never = integration(&ok, response("200"));
+        never.passthrough_behavior = Some("NEVER".into());
+        assert!(!is_fixed_mock(&never));
+        for request in [
+            &[][..],
+            &[("application/xml", "{\"statusCode\": 200}")],
+            &[("application/json", "$x")],
+        ] {
+            assert!(
+                !is_fixed_mock(&integration(request, response("200"))),
+                "{request:?}"
+            );
+        }
+    }
 }

@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use super::{IntegrationResponse, PassThrough, Refusal, rules};
+
+/// Templates by media type, in the order of their definition: where none is for what a client accepts, the first is taken
+/// (VTL-065, VTL-069).
+pub type Templates = IndexMap<String, String>;
 
 /// An integration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,7 +39,7 @@ pub struct Integration {
     pub request_parameters: Option<BTreeMap<String, String>>,
     /// Media type to template.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_templates: Option<BTreeMap<String, String>>,
+    pub request_templates: Option<Templates>,
     /// `WHEN_NO_MATCH`, `WHEN_NO_TEMPLATES` or `NEVER`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passthrough_behavior: Option<String>,
@@ -333,7 +338,7 @@ mod tests {
     #[test]
     fn mock_defaults() {
         let mut mock = integration("MOCK", "ignored");
-        mock.request_templates = Some(BTreeMap::from([(
+        mock.request_templates = Some(Templates::from([(
             "application/json".into(),
             "{statusCode: 200}".into(),
         )]));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, rules};
+use super::{Refusal, Templates, rules};
 
 /// One way from a backend's answer to the client's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub struct IntegrationResponse {
     pub response_parameters: Option<BTreeMap<String, String>>,
     /// Media type to template.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub response_templates: Option<BTreeMap<String, String>>,
+    pub response_templates: Option<Templates>,
     /// `CONVERT_TO_BINARY` or `CONVERT_TO_TEXT`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_handling: Option<String>,

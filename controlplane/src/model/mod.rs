@@ -49,7 +49,7 @@ pub use documentation::{DocumentationPart, DocumentationPartLocation, Documentat
 pub use domain_name::{BasePathMapping, DomainName, DomainNameAccessAssociation, MutualTlsAuthentication};
 pub use entity::{Entity, MemberChange};
 pub use gateway_response::{GatewayResponse, RESPONSE_TYPES};
-pub use integration::{Integration, IntegrationType, TlsConfig};
+pub use integration::{Integration, IntegrationType, Templates, TlsConfig};
 pub use integration_response::IntegrationResponse;
 pub use kind::Kind;
 pub use method::{AUTHORIZATION_TYPES, Method, VERBS, invalid_authorizer};

@@ -160,13 +160,13 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The map of name to text under `name`. What is not text becomes its JSON text.
-    pub(super) fn text_map(
+    /// The map of name to text under `name`, in the document's order where the map has one. What is not text becomes its JSON text.
+    pub(super) fn text_map<M: FromIterator<(String, String)>>(
         &mut self,
         place: &str,
         object: &Map<String, Value>,
         name: &str,
-    ) -> Option<std::collections::BTreeMap<String, String>> {
+    ) -> Option<M> {
         let members = self.object(place, object, name)?;
         let text = |value: &Value| scalar(value).unwrap_or_else(|| value.to_string());
         Some(

@@ -160,7 +160,8 @@ pub(super) fn gateway_responses(context: &mut Context<'_>) -> BTreeMap<String, G
             members,
             &["statusCode", "responseParameters", "responseTemplates"],
         );
-        let mut parameters = context.text_map(&place, members, "responseParameters");
+        let mut parameters: Option<BTreeMap<String, String>> =
+            context.text_map(&place, members, "responseParameters");
         if let Some(parameters) = &mut parameters {
             parameters.retain(|name, _| {
                 let has_effect = !["path", "querystring"]
