@@ -32,6 +32,16 @@ fn api(backend: &Backend) -> Definition {
         .proxy("POST", "/pets/{petId}", &backend.url("/echo/{petId}"))
         .proxy("GET", "/gone", "http://127.0.0.1:1/")
         .method("GET", "/custom", 202, custom)
+        .method(
+            "POST",
+            "/shaped",
+            200,
+            json!({
+                "type": "http", "httpMethod": "POST", "uri": backend.url("/say/200"),
+                "requestTemplates": { "application/json": "<$input.body>" },
+                "responses": { "default": { "statusCode": "200", "responseTemplates": { "application/json": "[$input.body]" } } },
+            }),
+        )
         .mock("GET", "/mock", 204)
         .mock("GET", "/mocked", 200)
 }
@@ -116,7 +126,7 @@ fn a_draft_is_run(context: &Context) -> Result<()> {
         // The backend's own answer repeats what it got.
         !lines
             .iter()
-            .any(|line| line.contains("0123456789") && !line.starts_with("Method response body")),
+            .any(|line| line.contains("0123456789") && !line.contains(" response body ")),
         "a credential stands in the log:\n{log}"
     );
     ensure!(
@@ -142,6 +152,27 @@ fn a_draft_is_run(context: &Context) -> Result<()> {
                 .is_some_and(|log| log.contains("Method request path: {}")),
         "{elsewhere}"
     );
+    // OBV-174: what goes to the endpoint and comes from it, in its order.
+    let shaped = invoke(&up, &id, &["POST", "/shaped", "--data", "{}"])?;
+    let log = shaped["log"].as_str().context("a log")?;
+    let mut rest = log;
+    for expected in [
+        "Method request body before transformations: {}\n",
+        "Endpoint request URI: ",
+        "Endpoint request headers: {",
+        "Endpoint request body after transformations: <{}>\n",
+        "Sending request to ",
+        "Received response. Status: 200, Integration latency: ",
+        "Endpoint response headers: {",
+        "Endpoint response body before transformations: <{}>\n",
+        "Method response body after transformations: [<{}>]\n",
+        "Method response headers: {",
+        "Successfully completed execution\n",
+        "Method completed with status: 200\n",
+    ] {
+        let at = rest.find(expected);
+        rest = &rest[at.with_context(|| format!("no `{expected}` in its place in\n{log}"))?..];
+    }
     let empty = invoke(&up, &id, &["GET", "/mock"])?;
     ensure!(empty["status"] == 204 && empty["body"] == "", "{empty}");
     let custom = invoke(&up, &id, &["GET", "/custom"])?;

@@ -46,6 +46,12 @@ const NOT_SHOWN: [&str; 6] = [
     "x-amzn-requestid",
     "x-amz-apigw-id",
 ];
+/// As much of a body as a line of a log shows.
+fn shown(body: &[u8]) -> String {
+    // A byte more than fits tells that there is more.
+    String::from_utf8_lossy(&body[..body.len().min(LINE_MAX + 1)]).into_owned()
+}
+
 /// Headers whose value is a credential: shown but for its end (SCN-070).
 const MASKED: [&str; 3] = ["authorization", "x-api-key", "x-amz-security-token"];
 
@@ -63,6 +69,10 @@ struct Trace {
     path_parameters: Vec<(String, String)>,
     /// The integration's request: where to, and its headers.
     asked: Option<(String, Vec<(String, String)>)>,
+    /// The body of the integration's request, where it is not the client's.
+    asked_body: Option<String>,
+    /// The body of its answer, where it is not the client's.
+    answered_body: Option<String>,
     /// The integration's answer: status and headers.
     answered: Option<(u16, Vec<(String, String)>)>,
     integration_ms: u128,
@@ -88,6 +98,16 @@ impl Test {
     /// Notes what the integration answered.
     pub fn note_answer(&self, head: &ResponseHead) {
         self.trace.borrow_mut().answered = Some((head.status(), pairs(head.fields())));
+    }
+
+    /// Notes the body of the request that an integration sends, where it has been made.
+    pub fn note_request_body(&self, body: &[u8]) {
+        self.trace.borrow_mut().asked_body = Some(shown(body));
+    }
+
+    /// Notes the body of the integration's answer, before it is reshaped.
+    pub fn note_answer_body(&self, body: &[u8]) {
+        self.trace.borrow_mut().answered_body = Some(shown(body));
     }
 
     /// Notes how the request ended.
@@ -434,6 +454,11 @@ impl Log {
         if let Some((uri, headers)) = &trace.asked {
             self.line(false, &format!("Endpoint request URI: {uri}"));
             self.line(false, &format!("Endpoint request headers: {}", map(headers)));
+            let sent = trace.asked_body.as_deref().unwrap_or(&body);
+            self.line(
+                false,
+                &format!("Endpoint request body after transformations: {sent}"),
+            );
             self.line(false, &format!("Sending request to {uri}"));
         }
         if let Some((status, headers)) = &trace.answered {
@@ -443,6 +468,12 @@ impl Log {
                 &format!("Received response. Status: {status}, Integration latency: {took} ms"),
             );
             self.line(true, &format!("Endpoint response headers: {}", map(headers)));
+            let told = trace.answered_body.clone();
+            let told = told.unwrap_or_else(|| shown(&answer.body));
+            self.line(
+                true,
+                &format!("Endpoint response body before transformations: {told}"),
+            );
         }
         let status = answer.head.status();
         if let Some(failure) = &trace.failure {

@@ -52,13 +52,21 @@ pub(super) async fn call(
         },
         Backend::Http(backend) => {
             x.body = Some(request.body.clone());
+            if let Some(test) = &client.test {
+                test.note_request_body(&request.body);
+            }
             let begun = rt::now();
             match http::fetch(x, client, stage, backend, &request.prepared).await {
-                Ok((head, body)) => Reply {
-                    told: head.status().to_string(),
-                    head: Some(head),
-                    body,
-                },
+                Ok((head, body)) => {
+                    if let Some(test) = &client.test {
+                        test.note_answer_body(&body);
+                    }
+                    Reply {
+                        told: head.status().to_string(),
+                        head: Some(head),
+                        body,
+                    }
+                }
                 Err(ended) => return http::end(x, client, begun, ended),
             }
         }
