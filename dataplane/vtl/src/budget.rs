@@ -12,7 +12,7 @@ pub struct Budget {
     pub output: usize,
     /// Bytes of values made on the way.
     pub memory: usize,
-    /// How deep blocks, macros, `#define`d blocks and printed lists stand in each other.
+    /// How deep blocks, macros, `#define`d blocks, calls, expressions and printed lists stand in each other.
     pub depth: u32,
     /// How deep JSON that the template reads by `$util.parseJson` may nest. The body has a bound of its own:
     /// [`Document::with_depth`](crate::Document::with_depth).

@@ -17,14 +17,15 @@ pub struct ParseError {
     pub message: String,
 }
 
-/// What a template holds that will fail when it is rendered: the service stores it all the same.
+/// What the author of a template should know of: when it is parsed, what will fail in a render (the service stores it
+/// all the same); when it is rendered, what had no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// The line, from 1.
     pub line: u32,
     /// The column in characters, from 1.
     pub column: u32,
-    /// What will fail.
+    /// What it is about.
     pub message: String,
 }
 

@@ -414,7 +414,7 @@ pub(super) const ROWS: [Row; 123] = [
     row(Limit::TemplateMemoryBytes, "template-memory-bytes", Unit::Bytes, [32 * MIB, 64 * KIB, 4 * GIB],
         "500", "The values that a mapping template makes on the way, until it ends"),
     row(Limit::TemplateDepth, "template-depth", Unit::Count, [64, 8, 256],
-        "500", "How deep blocks and macros of a mapping template, and the lists and maps it prints, stand in each other"),
+        "500", "How deep blocks, macros, calls and expressions of a mapping template, and the lists and maps it prints, stand in each other as it runs"),
     row(Limit::JsonDepth, "json-depth", Unit::Count, [512, 16, 2048],
         "400 for a request, 500 for a response", "How deep objects and arrays of a JSON body stand in each other, where a template or mapping reads it"),
     // Records.
