@@ -30,6 +30,9 @@ DOORS = {
 # Of Tidegate's own comparison: routes in all, and APIs that they are spread over.
 ROUTES = {"routes-10": (10, 1), "routes-1000": (1000, 10), "routes-100000": (100_000, 100)}
 
+# Of the comparison of a method that reshapes with one that passes the same on.
+SHAPES = {"posted": "/passed", "reshaped": "/reshaped"}
+
 
 def build(wanted):
     """Builds what of ours takes part, as it is released; the directory of the binaries."""
@@ -113,7 +116,9 @@ class Field:
             self._certificate()
             self._backend()
             for name in self.wanted:
-                if name in ROUTES:
+                if name in SHAPES:
+                    self._shape(name, SHAPES[name])
+                elif name in ROUTES:
                     self._routes(name, *ROUTES[name])
                 else:
                     getattr(self, "_" + name.replace("-", "_"))()
@@ -248,6 +253,16 @@ class Field:
             "http": plain, "https": secure, "resumed": secure, "h2": plain, "full": Door(ours.http, "http", "/full", tidegate.host(full)),
         }
         self.proxies.append(Proxy("tidegate", ours.process, doors))
+
+    def _shape(self, name, path):
+        """An installation of which one method is asked, by POST with a body."""
+        ours = tidegate.Installation(self, name)
+        api = ours.import_api(tidegate.shapes(self.backend), "bench")
+        ours.apply([(api, "bench", tidegate.log_settings())])
+        script = self.directory / f"{name}.lua"
+        script.write_text((HERE / "post.lua").read_text().replace("@BODY@", tidegate.BODY))
+        door = Door(ours.http, "http", f"/bench{path}", tidegate.host(api), script)
+        self.proxies.append(Proxy(name, ours.process, {"reshaped": door}))
 
     def _routes(self, name, count, apis):
         """An installation with many routes, all of which are asked for."""

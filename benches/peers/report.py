@@ -43,7 +43,7 @@ def tables(samples):
             f"| proxy | CPU us {unit} | against nginx | against haproxy | us above the floor | {rate} | core % | p50 ms | p99 ms | MB |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         ]
-        first = "routes-10" if workload.door == "routes" else "nginx"
+        first = {"routes": "routes-10", "reshaped": "posted"}.get(workload.door, "nginx")
         lines[-2] = lines[-2].replace("against nginx", f"against {first}")
         for proxy in proxies:
             own = of(samples, name, proxy)

@@ -33,6 +33,7 @@ TARGETS = [
     Target("HTTP/2 proxied, 100 streams", "h2-proxy"),
     Target("1 MiB bodies, by the byte", "megabyte"),
     Target("connection a request", "connect"),
+    Target("validated 1 KiB JSON body and a template each way, against passing it on", "reshaped", (2.0, 2.0), own="reshaped", against="posted"),
     Target("100,000 routes in place of 10", "routes", (1.05, 1.02), own="routes-100000", against="routes-10"),
 ]
 

@@ -115,3 +115,63 @@ def routes(backend, count):
         "info": {"title": "routes", "version": "1"},
         "paths": {f"/collection{number}/items": {"get": passed_on(backend, "/")} for number in range(count)},
     }
+
+
+# What is posted: a kibibyte of JSON that fits `SCHEMA`.
+BODY = json.dumps({
+    "name": "Bella", "type": "dog", "price": 249.99, "tags": ["small", "young", "brown"],
+    "notes": [{"id": number, "text": "likes long walks along the water"} for number in range(18)],
+}, separators=(",", ":"))
+
+SCHEMA = {
+    "type": "object",
+    "required": ["name", "type", "price"],
+    "properties": {
+        "name": {"type": "string"},
+        "type": {"type": "string", "enum": ["dog", "cat", "fish"]},
+        "price": {"type": "number", "minimum": 25, "maximum": 500},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "notes": {"type": "array", "items": {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}, "text": {"type": "string"}}}},
+    },
+}
+
+REQUEST_TEMPLATE = """#set($pet = $input.path('$'))
+{"kind": "$pet.type", "label": "$pet.name", "cost": $pet.price, "stage": "$context.stage", "notes": [
+#foreach($note in $pet.notes)
+{"number": $note.id, "says": "$note.text"}#if($foreach.hasNext),#end
+
+#end
+]}"""
+
+RESPONSE_TEMPLATE = """#set($root = $input.path('$'))
+[
+#foreach($pet in $root.pets)
+{"description": "Item $pet.id is a $pet.type.", "askingPrice": $pet.price}#if($foreach.hasNext),#end
+
+#end
+]"""
+
+
+def shapes(backend):
+    """The same call twice: passed on as it is, and validated and reshaped both ways."""
+    responses = {"200": {"description": "ok"}}
+    passed = {"type": "http_proxy", "httpMethod": "POST", "uri": f"http://{backend}/j"}
+    reshaped = {
+        "type": "http", "httpMethod": "POST", "uri": f"http://{backend}/j",
+        "requestTemplates": {"application/json": REQUEST_TEMPLATE},
+        "responses": {"default": {"statusCode": "200", "responseTemplates": {"application/json": RESPONSE_TEMPLATE}}},
+    }
+    operations = {
+        "/passed/shape": {"responses": responses, "x-amazon-apigateway-integration": passed},
+        "/reshaped/shape": {
+            "responses": responses, "x-amazon-apigateway-integration": reshaped, "x-amazon-apigateway-request-validator": "body",
+            "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Pet"}}}},
+        },
+    }
+    return {
+        "openapi": "3.0.1",
+        "info": {"title": "shapes", "version": "1"},
+        "x-amazon-apigateway-request-validators": {"body": {"validateRequestBody": True, "validateRequestParameters": False}},
+        "components": {"schemas": {"Pet": SCHEMA}},
+        "paths": {path: {"post": operation} for path, operation in operations.items()},
+    }

@@ -57,5 +57,7 @@ WORKLOADS = {
     "open-50": Workload("128-byte body, 100 connections, open loop at 50 % of nginx's peak", client="open_loop", connections=100, share=0.5),
     "open-100": Workload("128-byte body, 100 connections, open loop at 100 % of nginx's peak", client="open_loop", connections=100, share=1.0),
     "slow": Workload("128-byte body, 50 connections, beside 200 clients that take 100 MiB bodies at 128 KiB/s", client="beside_slow"),
+    "reshaped": Workload("1 KiB of JSON posted and 1 KiB answered, 50 connections: passed on as it is, and validated with a template each way",
+                         door="reshaped", path="/shape"),
     "routes": Workload("128-byte body, 50 connections, over all of 10, 1,000 and 100,000 routes of Tidegate's", door="routes"),
 }

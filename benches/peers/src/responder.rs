@@ -1,7 +1,7 @@
 //! The backend of the side-by-side measurement: one thread, epoll, fixed answers, as little work as a server can do.
 //!
-//! `peers-responder ADDRESS`: the path's end says how long the answer is: `/b` 10 KiB, `/m` 1 MiB, `/g` 100 MiB, any
-//! other 128 bytes. Requests carry no body.
+//! `peers-responder ADDRESS`: the path's end says how long the answer is: `/b` 10 KiB, `/m` 1 MiB, `/g` 100 MiB, `/j` 1 KiB
+//! of JSON, any other 128 bytes. Bodies of requests, of known length, are read and dropped.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -44,7 +44,7 @@ struct Connection<'a> {
 
 /// Everything that can be sent.
 struct Answers {
-    kinds: [Answer; 4],
+    kinds: [Answer; 5],
     block: Vec<u8>,
 }
 
@@ -139,7 +139,7 @@ impl<'a> Connection<'a> {
             Ok(read) => read,
             Err(error) => return error.kind() == ErrorKind::WouldBlock,
         };
-        if self.pending.is_empty() && find_head_end(&buffer[..read]) == Some(read) {
+        if self.pending.is_empty() && request_end(&buffer[..read]) == Some(read) {
             return self.answer(&buffer[..read], answers);
         }
         self.pending.extend_from_slice(&buffer[..read]);
@@ -148,7 +148,7 @@ impl<'a> Connection<'a> {
 
     fn answer_pending(&mut self, answers: &'a Answers) -> bool {
         while self.sending.is_none()
-            && let Some(end) = find_head_end(&self.pending)
+            && let Some(end) = request_end(&self.pending)
         {
             let head: Vec<u8> = self.pending.drain(..end).collect();
             if !self.answer(&head, answers) {
@@ -194,8 +194,9 @@ impl Answers {
     fn new() -> Self {
         Self {
             kinds: [
-                Answer::whole(b"/", 128),
-                Answer::whole(b"/b", 10_240),
+                Answer::whole(b"/", body(128)),
+                Answer::whole(b"/b", body(10_240)),
+                Answer::whole(b"/j", document()),
                 Answer::blocks(b"/m", 1),
                 Answer::blocks(b"/g", 100),
             ],
@@ -215,9 +216,9 @@ impl Answers {
 }
 
 impl Answer {
-    fn whole(path_end: &'static [u8], length: usize) -> Self {
-        let mut start = head(length);
-        start.extend(body(length));
+    fn whole(path_end: &'static [u8], body: Vec<u8>) -> Self {
+        let mut start = head(body.len());
+        start.extend(body);
         Self {
             path_end,
             start,
@@ -245,6 +246,31 @@ fn head(length: usize) -> Vec<u8> {
 
 fn body(length: usize) -> Vec<u8> {
     (0..length).map(|at| b'a' + (at % 26) as u8).collect()
+}
+
+/// A kibibyte of JSON: pets, as many as fit.
+fn document() -> Vec<u8> {
+    let pets: Vec<_> = (1..=20)
+        .map(|id| format!("{{\"id\":{id},\"type\":\"dog\",\"price\":249.99,\"tags\":[\"a\"]}}"))
+        .collect();
+    format!("{{\"pets\":[{}]}}", pets.join(",")).into_bytes()
+}
+
+/// Where the first request of `bytes` ends, body included; `None` while it is not whole.
+fn request_end(bytes: &[u8]) -> Option<usize> {
+    const LENGTH: &[u8] = b"content-length: ";
+    let head = find_head_end(bytes)?;
+    if bytes.starts_with(b"GET") {
+        return Some(head);
+    }
+    let lower = bytes[..head].to_ascii_lowercase();
+    let at = lower.windows(LENGTH.len()).position(|window| window == LENGTH);
+    let digits = at.map_or(&b"0"[..], |at| &lower[at + LENGTH.len()..]);
+    let length = digits
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .fold(0, |length, digit| length * 10 + usize::from(digit - b'0'));
+    (bytes.len() >= head + length).then_some(head + length)
 }
 
 fn find_head_end(bytes: &[u8]) -> Option<usize> {
