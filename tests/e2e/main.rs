@@ -5,6 +5,7 @@
 //! runs the slow ones (as `./test-slow` does). What a failed test leaves on disk is kept, and where is printed.
 
 mod backends;
+mod coding;
 mod deploys;
 mod framing;
 mod gateway_responses;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ("deploys", deploys::TESTS),
         ("imports", imports::TESTS),
         ("gateway_responses", gateway_responses::TESTS),
+        ("coding", coding::TESTS),
         ("validation", validation::TESTS),
         ("transform", transform::TESTS),
         ("test_invoke", test_invoke::TESTS),

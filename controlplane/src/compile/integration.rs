@@ -17,12 +17,21 @@ pub(super) fn broken(reason: String) -> config::Integration {
     }
 }
 
-/// Compiles a method's integration; `at` names the method in warnings. `converts`: the API has binary media types, so that
-/// payloads may have to be converted.
+/// What an API does to payloads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recoding {
+    /// It has binary media types, so that payloads may be converted.
+    pub(super) binary: bool,
+    /// It compresses answers.
+    pub(super) compressed: bool,
+}
+
+/// Compiles a method's integration; `at` names the method in warnings. `recoding`: what
+/// the API does to payloads whatever the method.
 pub(super) fn compile(
     at: &str,
     method: &Method,
-    converts: bool,
+    recoding: Recoding,
     variables: &BTreeMap<String, String>,
     warnings: &mut Warnings,
 ) -> config::Integration {
@@ -50,9 +59,15 @@ pub(super) fn compile(
             http(at, integration, false, variables, warnings).map(Kind::HttpProxy)
         }
         Some(IntegrationType::Http) => {
-            http_with_responses(at, method, integration, converts, variables, warnings)
+            http_with_responses(at, method, integration, recoding.binary, variables, warnings)
         }
-        Some(IntegrationType::Mock) => mock(at, method, integration, converts, warnings),
+        Some(IntegrationType::Mock) => mock(
+            at,
+            method,
+            integration,
+            recoding.binary || recoding.compressed,
+            warnings,
+        ),
         Some(kind @ (IntegrationType::Aws | IntegrationType::AwsProxy)) => {
             let name = if kind == IntegrationType::Aws {
                 "AWS"

@@ -177,11 +177,11 @@ fn plan(
     if let Some(guard) = &guard {
         warnings.add(format!("{guard}: every method answers 500"));
     }
-    if definition.rest_api.minimum_compression_size.is_some() {
-        warnings.add("minimumCompressionSize: responses are not compressed yet".into());
-    }
     let binary_media_types = definition.rest_api.binary_media_types.clone().unwrap_or_default();
-    let converts = !binary_media_types.is_empty();
+    let recoding = integration::Recoding {
+        binary: !binary_media_types.is_empty(),
+        compressed: definition.rest_api.minimum_compression_size.is_some(),
+    };
     let mut validation = validation::Validation::new(definition);
     let mut routes: Vec<config::Route> = Vec::with_capacity(definition.resources.len());
     for (id, defined) in &definition.resources {
@@ -202,7 +202,7 @@ fn plan(
                     (integration::broken(reason), None)
                 }
                 (None, Ok(checks)) => {
-                    let integration = integration::compile(&at, method, converts, scope.variables, warnings);
+                    let integration = integration::compile(&at, method, recoding, scope.variables, warnings);
                     (integration, checks)
                 }
             };
@@ -237,6 +237,10 @@ fn plan(
         gateway_responses: stage_settings::gateway_responses(definition, warnings),
         binary_media_types,
         models: validation.into_models(),
+        minimum_compression_size: definition
+            .rest_api
+            .minimum_compression_size
+            .and_then(|size| u32::try_from(size).ok()),
     })
 }
 

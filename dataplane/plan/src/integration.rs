@@ -29,6 +29,13 @@ pub enum Integration {
     Broken(Box<str>),
 }
 
+impl Integration {
+    /// Whether messages go through as they are, their coding included (decision D13).
+    pub fn is_pass_through(&self) -> bool {
+        matches!(self, Integration::HttpProxy(backend) if backend.pass_through.is_some())
+    }
+}
+
 /// Why an integration cannot be served as given.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[expect(missing_docs, reason = "each variant's message says what it is")]

@@ -148,6 +148,7 @@ pub struct Plan {
     targets: Box<[Target]>,
     gateway_responses: GatewayResponses,
     binary_media_types: Box<[Box<str>]>,
+    minimum_compression: Option<u64>,
 }
 
 impl Plan {
@@ -181,6 +182,17 @@ impl Plan {
     /// The overrides of the gateway's own answers.
     pub fn gateway_responses(&self) -> &GatewayResponses {
         &self.gateway_responses
+    }
+
+    /// From how many bytes on answers are compressed for clients that take it (CAC-101); `None`: never.
+    pub fn minimum_compression(&self) -> Option<u64> {
+        self.minimum_compression
+    }
+
+    /// Whether an answer may have to be seen whole although its method reshapes nothing: to be compressed, or converted
+    /// between bytes and text.
+    pub fn recodes_answers(&self) -> bool {
+        self.minimum_compression.is_some() || !self.binary_media_types.is_empty()
     }
 
     /// Media types whose payloads are passed as bytes.
@@ -280,6 +292,7 @@ pub struct PlanBuilder {
     target_index: HashMap<Target, TargetIndex, ahash::RandomState>,
     gateway_responses: GatewayResponses,
     binary_media_types: Vec<Box<str>>,
+    minimum_compression: Option<u64>,
 }
 
 const TARGETS_MAX: u32 = 100_000;
@@ -300,6 +313,7 @@ impl PlanBuilder {
             target_index: HashMap::default(),
             gateway_responses: GatewayResponses::default(),
             binary_media_types: Vec::new(),
+            minimum_compression: None,
         }
     }
 
@@ -380,6 +394,11 @@ impl PlanBuilder {
         self.binary_media_types = types.into_iter().map(|one| one.as_ref().into()).collect();
     }
 
+    /// Has answers of so many bytes and more compressed.
+    pub fn minimum_compression(&mut self, bytes: u64) {
+        self.minimum_compression = Some(bytes);
+    }
+
     /// The finished plan.
     pub fn finish(self) -> Plan {
         Plan {
@@ -389,6 +408,7 @@ impl PlanBuilder {
             targets: self.targets.into(),
             gateway_responses: self.gateway_responses,
             binary_media_types: self.binary_media_types.into(),
+            minimum_compression: self.minimum_compression,
         }
     }
 }

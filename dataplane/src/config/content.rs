@@ -171,6 +171,9 @@ fn plan(plan: proto::Plan, all: Option<Throttle>) -> Result<Plan, ContentError> 
         .collect::<Result<_, _>>()?;
     builder.gateway_responses(GatewayResponses::new(overrides)?);
     builder.binary_media_types(plan.binary_media_types);
+    if let Some(bytes) = plan.minimum_compression_size {
+        builder.minimum_compression(bytes.into());
+    }
     Ok(builder.finish())
 }
 

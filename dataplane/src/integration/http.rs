@@ -11,7 +11,7 @@ use tidegate_vtl::Document;
 use super::headers::{self, Rule};
 use super::prepared::Prepared;
 use super::relay::{self, Answer, Broken, Upload};
-use super::{request, through};
+use super::{recoded, request, through};
 use crate::http::{Decoded, Decoder, Fields, Framing, HeadWriter, Known, ResponseHead};
 use crate::net::upstream::{ConnectError, Connection, Named, Upstream};
 use crate::pipeline::exchange::{Called, Exchange};
@@ -76,7 +76,8 @@ pub(super) async fn call_prepared(
         return gateway_response::client_gone(x, client, gone);
     }
     let prepared = {
-        let document = Document::from_bytes(x.body.as_deref().unwrap_or_default());
+        let body = x.body.as_deref().unwrap_or_default();
+        let document = Document::from_bytes(body).with_depth(client.shard.bounds.json_depth);
         Prepared::new(x, client, backend.mappings(), &document)
     };
     let prepared = match prepared {
@@ -323,12 +324,7 @@ pub(super) async fn respond(
     answer: Answer,
     mut connection: Box<Connection>,
 ) -> After {
-    let Answer {
-        head,
-        mut rest,
-        uploaded,
-    } = answer;
-    let framing = head.framing();
+    let framing = answer.head.framing();
     let shard = Rc::clone(&client.shard);
     let selected = match kind {
         Kind::Proxy | Kind::Through(_) => None,
@@ -337,7 +333,7 @@ pub(super) async fn respond(
             let chosen = place.and_then(|place| {
                 stage
                     .shared
-                    .select(x.canary, place.route, place.method, head.status())
+                    .select(x.canary, place.route, place.method, answer.head.status())
             });
             match chosen.and_then(|at| backend.responses().get(at)) {
                 Some(selected) => Some(selected),
@@ -351,9 +347,24 @@ pub(super) async fn respond(
     {
         return gateway_response::answer(x, client, Failure::ANSWER_TOO_LARGE);
     }
-    let status = selected.map_or(head.status(), |selected| selected.status.code());
+    let status = selected.map_or(answer.head.status(), |selected| selected.status.code());
     // RFC 9112 section 6.3: these have no body, whatever the backend sent.
     let bodiless = x.is_head() || matches!(status, 204 | 304);
+    if !bodiless
+        && stage.plan(x.canary).recodes_answers()
+        && let Some(recoding) = recoded::of(x, stage, kind, &answer.head)
+    {
+        let recoded = recoded::respond(
+            x, client, stage, backend, kind, upstream, answer, connection, selected, recoding,
+        );
+        // Apart, as few routes have it.
+        return Box::pin(recoded).await;
+    }
+    let Answer {
+        head,
+        mut rest,
+        uploaded,
+    } = answer;
     let read = uploaded && client.body_is_done();
     x.keep_alive &= read && !client.is_finished() && !shard.draining();
     let delivery = match framing {
@@ -517,6 +528,14 @@ pub(super) fn write_head(
             // OBV-240.
             let trace = shard.ids.trace_id(shard.clock.epoch(x.received).as_secs());
             writer.unique(Known::XAmznTraceId, &trace);
+            // CAC-134: what comes encoded goes on encoded, and says so.
+            let is_encoding = |name: &str| name.eq_ignore_ascii_case("content-encoding");
+            let mut mapped = selected.iter().flat_map(|selected| &selected.headers);
+            if let Some(coding) = head.fields().get(Known::ContentEncoding)
+                && !mapped.any(|(name, _)| is_encoding(name.as_str()))
+            {
+                writer.known(Known::ContentEncoding, coding);
+            }
             if !typed && let Some(media_type) = head.fields().get(Known::ContentType) {
                 typed = true;
                 writer.known(Known::ContentType, media_type);

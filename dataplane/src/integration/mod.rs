@@ -1,11 +1,13 @@
 //! What answers a method, one file a kind.
 
+mod content;
 mod custom;
 mod headers;
 mod http;
 mod mock;
 mod prepared;
 pub mod query;
+mod recoded;
 mod relay;
 mod request;
 mod through;

@@ -249,8 +249,10 @@ fn fields(
     match kind {
         Kind::Proxy | Kind::Through(_) => {
             let named = received.connection_names_others();
+            let keeps_coding = x.keeps_coding || matches!(kind, Kind::Through(_));
             head.kept(received, |field| {
-                headers::passes_to_backend(field.known)
+                (headers::passes_to_backend(field.known)
+                    || (keeps_coding && field.known == Some(Known::ContentEncoding)))
                     && (mapped.is_empty() || !is_mapped(field.name))
                     && !(named && received.connection_names(field.name))
             });

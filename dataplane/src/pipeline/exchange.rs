@@ -45,6 +45,8 @@ pub struct Exchange<'h> {
     pub captures: Captures,
     /// The request's body, where a phase had to see it whole.
     pub body: Option<Chunk>,
+    /// The body has kept its content coding, whose name goes along.
+    pub keeps_coding: bool,
     /// What a failure has to say beside its constant text.
     pub detail: Option<Box<Detail>>,
     /// The connection may carry another request after this one.
@@ -121,6 +123,7 @@ impl<'h> Exchange<'h> {
             place: None,
             captures: Captures::new(),
             body: None,
+            keeps_coding: false,
             detail: None,
             keep_alive: head.keep_alive(),
             outcome: Outcome::default(),

@@ -1,16 +1,17 @@
 //! The life of a request, in order. This page is the order; each phase stands in the file of its name.
 //!
 //! ```text
-//! head read -> framing -> host, path, stage -> resource, method -> throttle -> validation -> integration -> finish
-//!              [frame]    [locate]            [route]             [throttle]  [validate]    crate::integration
-//!                 \___________________________\___________________\____________\_____________\__> [gateway_response]
+//! head read -> framing -> host, path, stage -> resource, method -> throttle -> body -> integration -> finish
+//!              [frame]    [locate]            [route]             [throttle] [coding, validate] crate::integration
+//!                 \___________________________\___________________\____________\_____\__> [gateway_response]
 //! ```
 //!
 //! A phase is a function over one [`Exchange`]. It refuses with a [`Failure`], or lets the request go on. Nothing
-//! before validation waits: admission of a request is one run through plain code. Validation waits for a body that a
-//! model describes, and for nothing else.
+//! before the body waits: admission of a request is one run through plain code. A body is waited for where it is encoded, or
+//! where a model describes it, and else by the integration.
 
 pub mod body;
+pub mod coding;
 pub mod context;
 pub mod exchange;
 mod explain;
@@ -78,9 +79,9 @@ pub async fn serve(client: &mut Client, head: RequestHead) -> After {
     client.shard.counters().in_flight.increment();
     let guard = InFlight(client.shard.clone());
     let after = match admit(&mut x, client) {
-        Ok(()) if x.place.is_some_and(|place| place.checked) => {
-            // Boxed, as few methods have it and every request's state would hold it.
-            match Box::pin(validate::validate(&mut x, client)).await {
+        Ok(()) if x.place.is_some_and(|place| place.checked) || coding::is_encoded(&x) => {
+            // Boxed, as few requests have it and every request's state would hold it.
+            match Box::pin(prepare(&mut x, client)).await {
                 Ok(()) => integration::call(&mut x, client).await,
                 Err(Refused::Failure(failure)) => gateway_response::answer(&mut x, client, failure),
                 Err(Refused::Gone(gone)) => gateway_response::client_gone(&mut x, client, gone),
@@ -92,6 +93,14 @@ pub async fn serve(client: &mut Client, head: RequestHead) -> After {
     drop(guard);
     finish::finish(&x, client);
     after
+}
+
+/// The phases that may need the body: it is decoded, then checked.
+async fn prepare(x: &mut Exchange<'_>, client: &mut Client) -> Result<(), Refused> {
+    if coding::is_encoded(x) {
+        coding::decode(x, client).await?;
+    }
+    validate::validate(x, client).await
 }
 
 /// The phases that need nothing but the head.

@@ -64,6 +64,8 @@ pub struct Bounds {
     pub http2: Http2Bounds,
     /// What rendering one template may cost.
     pub template: Budget,
+    /// How deep the JSON of a body may be.
+    pub json_depth: usize,
     /// Towards upstreams.
     pub upstream: UpstreamLimits,
 }
@@ -122,7 +124,7 @@ fn template(limits: &Limits) -> Budget {
         output: limits.count(Limit::TemplateOutputBytes),
         memory: limits.count(Limit::TemplateMemoryBytes),
         depth: narrow(Limit::TemplateDepth),
-        ..Budget::default()
+        json_depth: limits.count(Limit::JsonDepth),
     }
 }
 
@@ -171,6 +173,7 @@ impl Bounds {
             response_head: HeadLimits::for_responses(limits),
             http2: Http2Bounds::new(limits),
             template: template(limits),
+            json_depth: limits.count(Limit::JsonDepth),
             upstream: UpstreamLimits {
                 connect: limits.duration(Limit::ConnectTimeout),
                 watch_delay: limits.duration(Limit::WatchDelay),

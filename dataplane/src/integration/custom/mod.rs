@@ -3,7 +3,6 @@
 //!
 //! Request validation has come before. A proxied method passes none of this.
 
-mod content;
 mod request;
 mod response;
 mod scope;
@@ -72,7 +71,10 @@ pub(super) async fn call(
         }
     };
     match response::make(x, client, custom, &reply, request) {
-        Ok(answer) => answer.send(x, client),
+        Ok(mut answer) => {
+            answer.compress(x).await;
+            answer.send(x, client)
+        }
         Err(failure) => gateway_response::answer(x, client, failure),
     }
 }

@@ -4,8 +4,8 @@ use tidegate_plan::custom::{Choice, Custom, Passthrough};
 use tidegate_rt::Chunk;
 use tidegate_vtl::{Document, ErrorKind, Overrides, Phase, Render, Template};
 
+use super::super::content::{self, Conversion, JSON};
 use super::super::prepared::Prepared;
-use super::content::{self, Conversion, JSON};
 use super::scope::RequestScope;
 use crate::http::Known;
 use crate::pipeline::exchange::{Detail, Exchange};
@@ -42,7 +42,7 @@ pub(super) fn make(x: &mut Exchange<'_>, client: &Client, custom: &Custom) -> Re
         // Bytes are never fed to a template.
         return Err(Failure::CONFIGURATION);
     }
-    let document = Document::from_bytes(&payload);
+    let document = Document::from_bytes(&payload).with_depth(client.shard.bounds.json_depth);
     let mut prepared = Prepared::new(x, client, &custom.mappings, &document)?;
     let mut overrides = Overrides::new();
     let mut rendered = None;

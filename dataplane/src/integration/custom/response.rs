@@ -7,14 +7,15 @@ use tidegate_plan::custom::{
 use tidegate_rt::Chunk;
 use tidegate_vtl::{Document, Overrides, Phase, Render};
 
+use super::super::content::{self, Conversion, JSON};
 use super::super::headers::{self, REMAPPED, Rule};
 use super::super::prepared::{find, is_broken_object, is_own, printable, values};
 use super::Reply;
-use super::content::{self, Conversion, JSON};
 use super::request::Request;
 use super::scope::RequestScope;
 use crate::http::Known;
 use crate::pipeline::After;
+use crate::pipeline::coding;
 use crate::pipeline::context;
 use crate::pipeline::exchange::{Detail, Exchange};
 use crate::pipeline::failure::Failure;
@@ -58,7 +59,7 @@ pub(super) fn make(
     let head = reply.head.as_ref();
     let typed = head.and_then(|head| head.fields().get(Known::ContentType));
     let payload = payload(x, chosen, reply, typed);
-    let document = Document::from_bytes(&payload.bytes);
+    let document = Document::from_bytes(&payload.bytes).with_depth(client.shard.bounds.json_depth);
     let mut headers = mapped(x, client, chosen, reply, &document)?;
     let mut overrides = request.overrides;
     let mut rendered = None;
@@ -83,6 +84,12 @@ pub(super) fn make(
     }
     override_headers(&mut headers, &overrides)?;
     drop(document);
+    let encoded = head.and_then(|head| head.fields().get(Known::ContentEncoding));
+    let is_encoding = |(name, _): &(String, Vec<u8>)| name.eq_ignore_ascii_case("content-encoding");
+    if let Some(coding) = encoded.filter(|_| rendered.is_none() && !headers.iter().any(is_encoding)) {
+        // CAC-134: what comes encoded goes on encoded, and says so.
+        headers.push(("Content-Encoding".to_owned(), coding.to_vec()));
+    }
     let body = match (rendered, payload.conversion) {
         (Some(rendered), _) => rendered,
         (None, Conversion::Decode) if !payload.bytes.is_empty() => {
@@ -130,16 +137,11 @@ fn payload<'c>(
     let types = types.unwrap_or_default();
     let accept = x.head.fields().get(Known::Accept);
     let accept = accept.filter(|value| !value.is_empty());
-    let own = typed.map_or(JSON.to_owned(), content::media_type);
-    let is_binary = match typed {
-        Some(_) => content::is_binary(types, &own),
-        None => types.iter().any(|known| **known == *"*/*"),
-    };
-    // Without a wish of the client's the payload's own type stands for it.
-    let wanted = accept.map_or(own, content::first_accepted);
+    let is_binary = content::is_binary_answer(types, typed);
+    let wanted = content::wanted(typed, accept);
     let wants_bytes = content::is_binary(types, &wanted);
     let handling = chosen.content_handling;
-    let conversion = content::of_response(is_binary, wants_bytes, !types.is_empty(), handling);
+    let conversion = content::of_answer(types, typed, accept, handling);
     let mut template = template(&chosen.templates, accept);
     // Who wants bytes gets them, unless a template is there for exactly what he wants.
     if wants_bytes && handling != Some(ContentHandling::ToText) && chosen.templates.get(&wanted).is_none() {
@@ -243,6 +245,22 @@ fn override_headers(headers: &mut Vec<(String, Vec<u8>)>, overrides: &Overrides)
 }
 
 impl Answer {
+    /// Compresses it, where the API does and the client takes it (CAC-130 to CAC-133).
+    pub(super) async fn compress(&mut self, x: &Exchange<'_>) {
+        let is_encoding = |(name, _): &(String, Vec<u8>)| name.eq_ignore_ascii_case("content-encoding");
+        let least = x.plan().and_then(|plan| plan.minimum_compression());
+        let enough = least.is_some_and(|least| self.body.len() as u64 >= least) && !self.body.is_empty();
+        if !enough || x.is_head() || matches!(self.status, 204 | 304) || self.headers.iter().any(is_encoding)
+        {
+            return;
+        }
+        if let Some(coding) = coding::accepted(x.head.fields()) {
+            self.body = Chunk::from(coding::encode(&self.body, coding).await);
+            self.headers
+                .push(("Content-Encoding".to_owned(), coding.name().as_bytes().to_vec()));
+        }
+    }
+
     /// Sends it. The client's request has been read to its end.
     pub(super) fn send(self, x: &mut Exchange<'_>, client: &mut Client) -> After {
         let trace = self.traced.then(|| {

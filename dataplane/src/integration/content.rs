@@ -112,6 +112,38 @@ pub(super) fn of_response(
     }
 }
 
+/// What is done to an answer: `typed` is its media type, `accept` what the client accepts. Without a wish of the client's
+/// the payload's own type stands for it.
+pub(super) fn of_answer(
+    types: &[Box<str>],
+    typed: Option<&[u8]>,
+    accept: Option<&[u8]>,
+    handling: Option<ContentHandling>,
+) -> Conversion {
+    if types.is_empty() {
+        return of_response(false, false, false, handling);
+    }
+    let wanted = wanted(typed, accept);
+    let is_binary = is_binary_answer(types, typed);
+    of_response(is_binary, self::is_binary(types, &wanted), true, handling)
+}
+
+/// The media type that decides whether a client wants bytes.
+pub(super) fn wanted(typed: Option<&[u8]>, accept: Option<&[u8]>) -> String {
+    match accept.filter(|value| !value.is_empty()) {
+        Some(accept) => first_accepted(accept),
+        None => typed.map_or(JSON.to_owned(), media_type),
+    }
+}
+
+/// Whether an answer is bytes; one that names no type is only where everything is.
+pub(super) fn is_binary_answer(types: &[Box<str>], typed: Option<&[u8]>) -> bool {
+    match typed {
+        Some(typed) => is_binary(types, &media_type(typed)),
+        None => types.iter().any(|known| **known == *"*/*"),
+    }
+}
+
 /// Bytes as Base64 text (GWR-098).
 pub(super) fn encode(bytes: &[u8]) -> String {
     general_purpose::STANDARD.encode(bytes)
