@@ -21,8 +21,9 @@ fn api(responses: Value) -> Definition {
         .member("x-amazon-apigateway-gateway-responses", responses)
 }
 
-/// GWR-002 to GWR-017, GWR-032, GWR-044, GWR-045: status, headers from constants, header, path and query, and a template
-/// with variables. The method is not there, the resource is.
+/// GWR-002, GWR-003, GWR-004, GWR-006, GWR-007, GWR-008, GWR-009, GWR-010, GWR-011, GWR-012, GWR-013, GWR-014,
+/// GWR-015, GWR-016, GWR-017, GWR-032, GWR-044, GWR-045, INT-220, INT-222: status, headers from constants, header,
+/// path and query, and a template with variables.
 fn the_sample_of_the_guide(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let template = "{\n  \"message\": $context.error.messageString,\n  \"type\": \"$context.error.responseType\",\n  \
@@ -76,11 +77,24 @@ fn the_sample_of_the_guide(context: &Context) -> Result<()> {
         }),
         "{body}"
     );
+    // The resource is there, and has no such method.
+    let answer = exchange(
+        shared.http(),
+        request("DELETE", &deployed.host(), &deployed.path("/pets/5")),
+    )?;
+    let body = answer.json()?;
+    ensure!(
+        answer.status == 404
+            && answer.header("x-request-path") == Some("5")
+            && body["resourcePath"] == "/pets/{petId}"
+            && body["id"] == "5",
+        "{answer:?} {body}"
+    );
     Ok(())
 }
 
-/// GWR-023 to GWR-028, GWR-031, GWR-058: a family's status, headers and templates, for each of its types that has none, and
-/// each type's own again when they are taken away.
+/// GWR-023, GWR-024, GWR-025, GWR-028, GWR-058: a family's status, headers and templates, for each of its types that
+/// has none, and each type's own again when they are taken away.
 fn fallbacks_stand_for_families(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let origin = json!({ "gatewayresponse.header.Access-Control-Allow-Origin": "'domain.com'" });

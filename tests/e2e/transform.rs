@@ -74,8 +74,8 @@ fn told<'t>(told: &'t Value, name: &str) -> Vec<&'t str> {
         .collect()
 }
 
-/// INT-060 to INT-069, VTL-070, OBV-225, OBV-226, OBV-229, OBV-230: the rendered template names the status that chooses the
-/// response; nobody is called.
+/// INT-060, INT-061, INT-062, INT-063, INT-064, INT-065, INT-066, INT-067, INT-068, INT-070, VTL-070, OBV-225,
+/// OBV-226, OBV-229, OBV-230: the rendered template names the status that chooses the response; nobody is called.
 fn a_mock_decides_by_its_template(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let template = "{\n  #if( $input.params('scope') == \"internal\" )\n    \"statusCode\": 200\n  #else\n    \"statusCode\": 500\n  #end\n}";
@@ -129,8 +129,9 @@ fn a_mock_decides_by_its_template(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// VTL-001, VTL-002, VTL-007, VTL-060 to VTL-064, VTL-370, INT-090 to INT-094, OBV-236, OBV-247, OBV-258, OBV-267: the
-/// backend gets the request template's text, the client the response template's.
+/// VTL-001, VTL-002, VTL-007, VTL-060, VTL-061, VTL-062, VTL-063, VTL-370, INT-090, INT-092, INT-093, INT-094,
+/// OBV-234, OBV-235, OBV-236, OBV-247, OBV-258, OBV-267: the backend gets the request template's text, the client the
+/// response template's.
 fn bodies_are_reshaped_both_ways(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let request = "#set($root = $input.path('$'))\n{\"kind\": \"$root.type\", \"all\": $input.json('$'), \"who\": \"$input.params('who')\"}";
@@ -169,7 +170,9 @@ fn bodies_are_reshaped_both_ways(context: &Context) -> Result<()> {
     ensure!(
         told(&echoed, "content-type") == ["application/json"]
             && told(&echoed, "accept") == ["application/json"]
-            && told(&echoed, "who").is_empty(),
+            && told(&echoed, "who").is_empty()
+            && told(&echoed, "x-amzn-apigateway-api-id") == [deployed.api_id.as_str()]
+            && told(&echoed, "user-agent") == [format!("AmazonAPIGateway_{}", deployed.api_id)],
         "{echoed}"
     );
     let bodiless = send(context, &deployed, "GET", "/in", &[], b"")?.json()?;
@@ -197,8 +200,9 @@ fn bodies_are_reshaped_both_ways(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// VTL-100 to VTL-108, OBV-246, OBV-279 to OBV-288, OBV-253, OBV-254: every source, into path, query and headers; of the
-/// method's own request nothing else goes along.
+/// VTL-103, VTL-104, VTL-105, VTL-106, VTL-107, VTL-108, VTL-004, OBV-246, OBV-253, OBV-254, OBV-279, OBV-280,
+/// OBV-281, OBV-282, OBV-283, OBV-284, OBV-285, OBV-288: every source, into path, query and headers; of the method's
+/// own request nothing else goes along.
 fn requests_are_mapped(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let mapped = json!({
@@ -210,6 +214,7 @@ fn requests_are_mapped(context: &Context) -> Result<()> {
         "integration.request.header.body-header": "method.request.body",
         "integration.request.header.tags": "method.request.body.petstore.tags",
         "integration.request.header.both": "method.request.multivalueheader.Two",
+        "integration.request.header.cased": "method.request.header.TWO",
         "integration.request.header.stage": "context.stage",
         "integration.request.header.fixed": "'a, b'",
         "integration.request.header.Connection": "'close'",
@@ -256,6 +261,7 @@ fn requests_are_mapped(context: &Context) -> Result<()> {
             told(&got, "body-header") == [body]
                 && told(&got, "tags") == [r#"["a",1]"#]
                 && told(&got, "both") == ["1", "2"]
+                && told(&got, "cased").is_empty()
                 && told(&got, "stage") == ["test"]
                 && told(&got, "fixed") == ["a, b"]
                 && told(&got, "user-agent") == ["own"],
@@ -280,8 +286,8 @@ fn requests_are_mapped(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// VTL-120 to VTL-124, OBV-239, OBV-259 to OBV-262, OBV-283, OBV-285, GWR-053, RES-161: headers from headers, bodies and
-/// constants; what nobody maps stays behind.
+/// VTL-121, VTL-122, VTL-123, VTL-124, OBV-239, OBV-240, OBV-260, OBV-261, OBV-262, OBV-283, OBV-285, RES-161:
+/// headers from headers, bodies and constants; what nobody maps stays behind.
 fn answers_are_mapped(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let mut integration = http(
@@ -342,7 +348,8 @@ fn answers_are_mapped(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// INT-110 to INT-120, RES-111 to RES-118, OBV-243, OBV-245, VTL-065: by status, by the whole of it, the default for the rest.
+/// INT-111, INT-113, INT-118, INT-119, INT-120, RES-113, RES-116, RES-118, OBV-243, OBV-245, VTL-064, VTL-065: by
+/// status, by the whole of it, the default for the rest.
 fn responses_are_selected(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let mut integration = http(&shared.backend, "/status/{code}", json!({}));
@@ -411,7 +418,8 @@ fn responses_are_selected(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// VTL-080 to VTL-084, GWR-035, GWR-092, INT-084: the backend never hears of what is refused.
+/// VTL-080, VTL-081, VTL-082, VTL-083, VTL-084, VTL-392, GWR-035, GWR-092, INT-084: the backend never hears of what
+/// is refused.
 fn unmapped_types_pass_or_do_not(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let backend = Backend::start()?;
@@ -471,7 +479,8 @@ fn unmapped_types_pass_or_do_not(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// VTL-140 to VTL-151, VTL-391, OBV-222, OBV-231, OBV-232, OBV-277, OBV-278: what templates set holds over mappings, once.
+/// VTL-140, VTL-142, VTL-143, VTL-144, VTL-147, VTL-148, VTL-150, VTL-391, OBV-222, OBV-231, OBV-232, OBV-277,
+/// OBV-278: what templates set holds over mappings, once.
 fn templates_override(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let request = r#"#set($one = "foo")
@@ -552,7 +561,8 @@ $input.json("$")
     Ok(())
 }
 
-/// GWR-075 to GWR-082, GWR-094 to GWR-105: Base64 in and out, by types, by what is accepted and by the setting.
+/// GWR-076, GWR-079, GWR-080, GWR-081, GWR-082, GWR-094, GWR-095, GWR-096, GWR-098, GWR-099, GWR-100, GWR-102,
+/// GWR-104, GWR-105, GWR-029: Base64 in and out, by types, by what is accepted and by the setting.
 fn payloads_are_converted(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let backend = Backend::start()?;
@@ -684,7 +694,8 @@ fn what_cannot_be_rendered_is_refused(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// GWR-047, GWR-051 to GWR-053, GWR-069, GWR-074, INT-069: a preflight is a mock, and the method's own answer has the header.
+/// GWR-047, GWR-051, GWR-052, GWR-053, GWR-069, GWR-074, INT-069: a preflight is a mock, and the method's own answer
+/// has the header.
 fn preflights_are_answered(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let preflight = json!({

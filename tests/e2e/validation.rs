@@ -106,8 +106,8 @@ fn refused(answer: &Response, message: &str) -> Result<()> {
     Ok(())
 }
 
-/// INT-144, INT-148, INT-149, INT-152, INT-O22, INT-O24, INT-O29, GWR-001, GWR-112, GWR-114, OBV-210: what is missing or
-/// blank is named in one message, and the backend hears nothing of it.
+/// INT-144, INT-148, INT-149, INT-152, INT-154, INT-170, GWR-001, GWR-112, GWR-114, OBV-210: what is missing or blank
+/// is named in one message, and the backend hears nothing of it.
 fn missing_parameters_are_named(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let backend = Backend::start()?;
@@ -145,8 +145,8 @@ fn missing_parameters_are_named(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// INT-145, INT-146, INT-150, INT-O23, INT-O25 to INT-O27, GWR-113: bodies that do not fit, parameters first; what fits
-/// arrives as it was sent, and what no model is for is not looked at.
+/// INT-145, INT-146, INT-150, INT-153, INT-172, INT-173, INT-174, GWR-113: bodies that do not fit, parameters first;
+/// what fits arrives as it was sent, and what no model is for is not looked at.
 fn bodies_must_fit_their_model(context: &Context) -> Result<()> {
     let shared = context.shared()?;
     let backend = Backend::start()?;

@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    /// INT-062, INT-063, INT-117, INT-118, INT-120, RES-112, RES-116, RES-117, INT-O17.
+    /// INT-062, INT-063, INT-118, INT-120, RES-112, RES-116, RES-117.
     #[test]
     fn the_first_match_answers_and_the_default_takes_the_rest() {
         let chosen = |custom: &Custom, told: &str| {

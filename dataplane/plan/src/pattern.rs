@@ -106,7 +106,7 @@ fn last_line(message: &str) -> String {
 mod tests {
     use super::*;
 
-    /// INT-113, INT-114, INT-116, INT-O19, RES-114, OBV-214, OBV-227.
+    /// INT-113, INT-114, INT-116, RES-114, OBV-214, OBV-227.
     #[test]
     fn patterns_match_whole_texts() {
         for (pattern, text, matches) in [

@@ -173,7 +173,7 @@ pub(super) fn decode(text: &[u8]) -> Result<Vec<u8>, Failure> {
 mod tests {
     use super::*;
 
-    /// GWR-076, GWR-080 to GWR-082.
+    /// GWR-076, GWR-080, GWR-081, GWR-082.
     #[test]
     fn binary_types_have_wildcards() {
         let types: Vec<Box<str>> = vec!["image/*".into(), "application/Octet-Stream".into()];

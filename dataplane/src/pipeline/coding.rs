@@ -13,7 +13,7 @@ use super::body;
 use super::exchange::Exchange;
 use super::failure::Failure;
 use super::validate::Refused;
-use crate::http::{Fields, Known};
+use crate::http::{Fields, Framing, Known};
 use crate::shard::Client;
 
 /// Between two looks at what else the shard has to do, this many bytes are coded.
@@ -73,23 +73,29 @@ pub(super) async fn decode(x: &mut Exchange<'_>, client: &mut Client) -> Result<
         return Ok(());
     }
     let mut named = x.head.fields().all(Known::ContentEncoding);
-    let name = named.next().unwrap_or_default();
-    if named.next().is_some() {
-        return Err(Refused::Failure(Failure::UNSUPPORTED_MEDIA_TYPE));
-    }
+    let (name, more) = (named.next().unwrap_or_default(), named.next().is_some());
     if name.is_empty() || name.eq_ignore_ascii_case(b"identity") {
         return Ok(());
     }
-    let Some(coding) = Coding::from_name(name) else {
-        return Err(Refused::Failure(Failure::UNSUPPORTED_MEDIA_TYPE));
-    };
+    let coding = Coding::from_name(name).filter(|_| !more);
+    // No body is no body in every coding.
+    match client.framing {
+        Framing::Empty => return Ok(()),
+        Framing::Length(_) if coding.is_none() => {
+            return Err(Refused::Failure(Failure::UNSUPPORTED_MEDIA_TYPE));
+        }
+        _ => {}
+    }
     body::take(x, client).await.map_err(Refused::Gone)?;
     let encoded = x.body.take().unwrap_or_default();
-    let least = x.plan().and_then(|plan| plan.minimum_compression());
     if encoded.is_empty() {
         x.body = Some(encoded);
         return Ok(());
     }
+    let Some(coding) = coding else {
+        return Err(Refused::Failure(Failure::UNSUPPORTED_MEDIA_TYPE));
+    };
+    let least = x.plan().and_then(|plan| plan.minimum_compression());
     if least.is_some_and(|least| (encoded.len() as u64) < least) {
         // CAC-126: what is too small to be coded is let be, and so is its header.
         x.keeps_coding = true;

@@ -39,6 +39,8 @@ pub struct Exchange<'h> {
     pub stage: Option<Rc<LocalStage>>,
     /// The request runs the stage's canary.
     pub canary: bool,
+    /// The resource's place in the plan, once it is found: also where it has no such method.
+    pub resource: Option<u32>,
     /// Places of resource and method in the plan, once they are found.
     pub place: Option<Place>,
     /// Where the values of the path's parameters stand.
@@ -120,6 +122,7 @@ impl<'h> Exchange<'h> {
             query: head.query(),
             stage: None,
             canary: false,
+            resource: None,
             place: None,
             captures: Captures::new(),
             body: None,
@@ -155,7 +158,7 @@ impl<'h> Exchange<'h> {
 
     /// The resource that was found.
     pub fn route(&self) -> Option<&Route> {
-        self.plan()?.routes().get(self.place?.route as usize)
+        self.plan()?.routes().get(self.resource? as usize)
     }
 
     /// The method that was found.

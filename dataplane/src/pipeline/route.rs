@@ -9,11 +9,15 @@ use crate::shard::Client;
 /// Finds resource, then method (RES-048). What is not found is answered alike: 403 (RES-050, RES-051).
 pub(super) fn route(x: &mut Exchange<'_>, client: &Client) -> Result<(), Failure> {
     let mut captures = std::mem::take(&mut x.captures);
-    let place = find(x, &mut captures);
+    let found = find(x, &mut captures);
     x.captures = captures;
-    x.place = place;
+    if let Some((resource, place)) = found {
+        x.resource = Some(resource);
+        x.place = place;
+    }
     if x.place.is_none() && client.test.is_some() {
         x.place = addressed(x);
+        x.resource = x.place.map(|place| place.route);
     }
     x.place.map(|_| ()).ok_or(Failure::MISSING_AUTHENTICATION_TOKEN)
 }
@@ -30,12 +34,18 @@ fn addressed(x: &mut Exchange<'_>) -> Option<Place> {
     })
 }
 
-fn find(x: &Exchange<'_>, captures: &mut Captures) -> Option<Place> {
+/// The resource, and the method where it has one for the request.
+fn find(x: &Exchange<'_>, captures: &mut Captures) -> Option<(u32, Option<Place>)> {
     let (index, route) = x.plan()?.find(x.resource_path()?, captures)?;
-    let (at, method) = route.method(x.verb?)?;
-    Some(Place {
-        route: index.0,
-        method: u32::try_from(at).ok()?,
-        checked: method.checks.is_some(),
-    })
+    let place = x
+        .verb
+        .and_then(|verb| route.method(verb))
+        .and_then(|(at, method)| {
+            Some(Place {
+                route: index.0,
+                method: u32::try_from(at).ok()?,
+                checked: method.checks.is_some(),
+            })
+        });
+    Some((index.0, place))
 }

@@ -109,8 +109,8 @@ mod tests {
 
     use super::*;
 
-    /// VTL-060, VTL-068, VTL-080 to VTL-085, VTL-O10, VTL-O14: the table's rows by its three columns. What names no type
-    /// counts as JSON, so that two of the seven rows are two of these.
+    /// VTL-060, VTL-068, VTL-080, VTL-081, VTL-082, VTL-083, VTL-085: the table's rows by its three columns. What names
+    /// no type counts as JSON, so that two of the seven rows are two of these.
     #[test]
     fn the_passthrough_table() {
         use Passthrough::{Never, WhenNoMatch, WhenNoTemplates};

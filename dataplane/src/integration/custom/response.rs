@@ -302,7 +302,7 @@ mod tests {
 
     use super::*;
 
-    /// VTL-061 to VTL-067, VTL-O08, OBV-247.
+    /// VTL-061, VTL-062, VTL-064, VTL-065, VTL-066, OBV-247.
     #[test]
     fn templates_are_chosen_by_what_the_client_accepts() {
         let choice = || Choice::Template(Arc::new(Template::parse("T").unwrap()));
