@@ -106,7 +106,9 @@ impl<'b> Document<'b> {
 
     /// A document of a body's bytes; what is not UTF-8 counts as U+FFFD.
     pub fn from_bytes(bytes: &'b [u8]) -> Self {
-        Document::new(String::from_utf8_lossy(bytes))
+        // Nearly all is valid, and to see that takes less than to look for what is not.
+        let text = std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed);
+        Document::new(text)
     }
 
     /// Bounds how deep arrays and objects may stand in each other; a deeper document is not JSON to us.
