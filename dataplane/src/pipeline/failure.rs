@@ -47,9 +47,7 @@ impl Failure {
         "Missing Authentication Token",
         "MissingAuthenticationTokenException",
     );
-    /// A required parameter is missing or blank (INT-149). Which ones is told by [`Exchange::refuse`].
-    ///
-    /// [`Exchange::refuse`]: super::exchange::Exchange::refuse
+    /// A required parameter is missing or blank (INT-149). Which ones, [`Detail`](super::exchange::Detail) tells.
     pub const MISSING_PARAMETERS: Self = typed(
         ResponseType::BadRequestParameters,
         400,
