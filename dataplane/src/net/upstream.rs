@@ -259,6 +259,10 @@ impl Upstream {
         // As in `sweep`.
         drop(oldest);
         helpers.lulls.note();
+        if self.waiters.borrow().is_empty() && self.endpoint.is_waited_for() {
+            // Another shard has asked for it while it was in use, and does not ask again.
+            self.yield_one();
+        }
         self.wake_one();
     }
 
