@@ -6,7 +6,7 @@ use tidegate_plan::custom::mock_status;
 use tidegate_plan::pattern::Pattern;
 use tidegate_proto::config::v1::{self as config, ParameterLocation, integration::Kind};
 
-use super::{Warnings, custom, mapping, uri};
+use super::{Warnings, custom, function::Functions, mapping, uri};
 use crate::model::{BackendHttp2, Integration, IntegrationResponse, IntegrationType, Method, PassThrough};
 
 /// A step that answers the service's 500.
@@ -33,6 +33,7 @@ pub(super) fn compile(
     method: &Method,
     recoding: Recoding,
     variables: &BTreeMap<String, String>,
+    functions: &Functions<'_>,
     warnings: &mut Warnings,
 ) -> config::Integration {
     let Some(integration) = &method.method_integration else {
@@ -68,14 +69,10 @@ pub(super) fn compile(
             recoding.binary || recoding.compressed,
             warnings,
         ),
-        Some(kind @ (IntegrationType::Aws | IntegrationType::AwsProxy)) => {
-            let name = if kind == IntegrationType::Aws {
-                "AWS"
-            } else {
-                "AWS_PROXY"
-            };
-            Err(format!("integration type {name} is not supported yet"))
-        }
+        Some(IntegrationType::AwsProxy) => functions
+            .lambda_proxy(at, integration, variables, warnings)
+            .map(Kind::LambdaProxy),
+        Some(IntegrationType::Aws) => Err("integration type AWS is not supported yet".into()),
         None => Err("the integration has no known type".into()),
     };
     match kind {

@@ -9,6 +9,7 @@
 mod binding;
 mod bundles;
 mod custom;
+mod function;
 mod integration;
 mod mapping;
 mod stage_settings;
@@ -70,6 +71,10 @@ pub fn stage(source: &StageSource<'_>) -> Result<Compiled<config::StageBundle>, 
             variables,
             settings: &settings,
             guard: guard.as_deref(),
+            functions: function::Functions {
+                account: source.account,
+                bindings: Some(source.bindings),
+            },
         };
         plan(deployment, definition, &scope, w)
     };
@@ -133,6 +138,11 @@ pub fn check(definition: &Definition) -> Result<Vec<String>, Refusal> {
         variables: &BTreeMap::new(),
         settings: &settings,
         guard: None,
+        // Which account's, and where they lead, is judged when a stage is compiled.
+        functions: function::Functions {
+            account: "000000000000",
+            bindings: None,
+        },
     };
     plan("", definition, &scope, &mut warnings)?;
     Ok(warnings.list)
@@ -144,6 +154,7 @@ struct Scope<'a> {
     settings: &'a stage_settings::MethodSettings<'a>,
     /// Why no method of this stage may answer.
     guard: Option<&'a str>,
+    functions: function::Functions<'a>,
 }
 
 /// Warnings, each once, at most [`Warnings::MAX`].
@@ -202,7 +213,14 @@ fn plan(
                     (integration::broken(reason), None)
                 }
                 (None, Ok(checks)) => {
-                    let integration = integration::compile(&at, method, recoding, scope.variables, warnings);
+                    let integration = integration::compile(
+                        &at,
+                        method,
+                        recoding,
+                        scope.variables,
+                        &scope.functions,
+                        warnings,
+                    );
                     (integration, checks)
                 }
             };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tidegate_vtl::path::{JsonPath, PathError};
 
+use crate::binding::{FunctionArn, NoFunction};
 use crate::custom::Custom;
 use crate::header::{HeaderName, HeaderValue};
 use crate::names::{NameError, Status, Verb};
@@ -25,6 +26,8 @@ pub enum Integration {
     Mock(Box<Mock>),
     /// Types `HTTP`, `AWS` and `MOCK` whose requests or answers are reshaped.
     Custom(Box<Custom>),
+    /// Type `AWS_PROXY`: a Lambda function answers.
+    LambdaProxy(Box<Lambda>),
     /// What the service accepts and fails at run time: answers 500. The reason is for the log.
     Broken(Box<str>),
 }
@@ -42,6 +45,8 @@ impl Integration {
 pub enum IntegrationError {
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error(transparent)]
+    Function(#[from] NoFunction),
     #[error("scheme `{0}` is not http or https")]
     Scheme(String),
     #[error("host `{0}` is neither a DNS name nor an IP address")]
@@ -70,6 +75,31 @@ pub enum IntegrationError {
     ThroughAndRich,
     #[error("time-out of {0} ms is not between {1} and {2} ms")]
     Timeout(u32, u32, u32),
+}
+
+/// A call of a Lambda function. Where the function is, bindings say at run time (decision C9).
+#[derive(Debug, Clone)]
+pub struct Lambda {
+    /// The function.
+    pub function: FunctionArn,
+    /// The role whose credentials sign the call (RES-100); `None`: the function's own permission lets it be called.
+    pub credentials: Option<Box<str>>,
+    /// How long the call takes at most.
+    pub timeout: Duration,
+}
+
+impl Lambda {
+    /// Checks a call. `timeout_ms` 0 stands for the default.
+    ///
+    /// # Errors
+    /// When the name is no function's ARN, or the time-out out of bounds.
+    pub fn new(function: &str, credentials: &str, timeout_ms: u32) -> Result<Self, IntegrationError> {
+        Ok(Lambda {
+            function: FunctionArn::parse(function, "", "")?,
+            credentials: (!credentials.is_empty()).then(|| credentials.into()),
+            timeout: timeout(timeout_ms)?,
+        })
+    }
 }
 
 /// Where a backend listens. Equal targets share connections.

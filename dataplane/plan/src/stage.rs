@@ -363,7 +363,7 @@ impl PlanBuilder {
                         Backend::Mock => None,
                     }
                 }
-                Integration::Mock(_) | Integration::Broken(_) => None,
+                Integration::Mock(_) | Integration::LambdaProxy(_) | Integration::Broken(_) => None,
             };
             if let Some(target) = target
                 && target as usize >= self.targets.len()

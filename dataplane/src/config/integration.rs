@@ -6,7 +6,7 @@ use tidegate_plan::custom::{
     Backend, Choice, ContentHandling, Custom, IntegrationResponse, Passthrough, ResponseSource, Templates,
 };
 use tidegate_plan::integration::{
-    BackendMethod, BodyPath, IntegrationError, Mapping, MappingSource, MappingTarget, Mock,
+    BackendMethod, BodyPath, IntegrationError, Lambda, Mapping, MappingSource, MappingTarget, Mock,
     ResponseSelection, UriPartSpec,
 };
 use tidegate_plan::pattern::Pattern;
@@ -54,6 +54,9 @@ pub(super) fn integration(
         Some(proto::integration::Kind::Custom(one)) => {
             Integration::Custom(Box::new(custom(one, timeout, builder, fails, unknown)?))
         }
+        Some(proto::integration::Kind::LambdaProxy(lambda)) => Integration::LambdaProxy(Box::new(
+            Lambda::new(&lambda.function, &lambda.credentials, timeout).map_err(fails)?,
+        )),
         Some(proto::integration::Kind::Broken(broken)) => Integration::Broken(broken.reason.into()),
         None => return Err(unknown("the integration")),
     })

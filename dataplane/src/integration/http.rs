@@ -271,7 +271,7 @@ pub(super) async fn attempt(
 }
 
 /// Gets a connection that has carried no request, or that comes free.
-async fn connect(
+pub(super) async fn connect(
     client: &mut Client,
     upstream: &Rc<Upstream>,
     deadline: Instant,
@@ -305,7 +305,7 @@ pub(super) fn connected<T>(
 }
 
 /// Whom the backend is told that a connection is for, where it is told.
-fn named(client: &Client, upstream: &Upstream) -> Named {
+pub(super) fn named(client: &Client, upstream: &Upstream) -> Named {
     upstream.proxy_protocol().and_then(|_| client.addresses())
 }
 

@@ -4,6 +4,7 @@ mod content;
 mod custom;
 mod headers;
 mod http;
+mod lambda;
 mod mock;
 mod prepared;
 pub mod query;
@@ -50,6 +51,8 @@ pub async fn call(x: &mut Exchange<'_>, client: &mut Client) -> After {
         // Apart for the same reason.
         Integration::Custom(custom) => Box::pin(custom::call(x, client, &stage, custom)).await,
         Integration::Mock(mock) => mock::answer(x, client, mock).await,
+        // Boxed, as it needs far more than a plain one and every request's state would hold it.
+        Integration::LambdaProxy(lambda) => Box::pin(lambda::call(x, client, lambda)).await,
         Integration::Broken(reason) => {
             tracing::debug!(api = %stage.shared.plan.api, %reason, "a method that cannot work was called");
             gateway_response::answer(x, client, Failure::CONFIGURATION)

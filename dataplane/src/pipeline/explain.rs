@@ -176,6 +176,7 @@ fn routed(
             format!("MOCK: answers {}", mock.status.code()),
             mock.status.code(),
         ),
+        Integration::LambdaProxy(lambda) => (format!("AWS_PROXY: calls {}", lambda.function), 0),
         Integration::Broken(reason) => (format!("cannot work: {reason}"), Failure::CONFIGURATION.status),
     };
     steps.push("integration", what);

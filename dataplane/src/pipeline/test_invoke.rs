@@ -110,6 +110,11 @@ impl Test {
         self.trace.borrow_mut().answered_body = Some(shown(body));
     }
 
+    /// Notes an answer that came by another way than HTTP.
+    pub fn note_answered(&self, status: u16, headers: Vec<(String, String)>) {
+        self.trace.borrow_mut().answered = Some((status, headers));
+    }
+
     /// Notes how the request ended.
     pub(super) fn note_end(&self, x: &Exchange<'_>) {
         let mut trace = self.trace.borrow_mut();

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use rustls::server::ProducesTickets;
 use tidegate_plan::{Limit, Limits};
+use tidegate_policy::sigv4::SigningKeys;
 use tidegate_proto::config::v1::FlushResult;
 use tidegate_rt as rt;
 
@@ -118,6 +119,8 @@ pub struct Shard {
     pub upstreams: Upstreams,
     /// Where cloud names lead.
     pub bindings: RefCell<LocalBindings>,
+    /// Keys that sign calls.
+    pub signing_keys: RefCell<SigningKeys>,
     /// Its calls of functions with workers.
     pub calls: Calls,
     /// Wall-clock time.
@@ -199,6 +202,7 @@ pub async fn run(start: Start) -> io::Result<()> {
         routes: RefCell::new(Routes::default()),
         tls: ServerTls::new(tickets),
         bindings: RefCell::default(),
+        signing_keys: RefCell::new(SigningKeys::new(limits.count(Limit::SigningKeys))),
         calls: Calls::new(functions, index),
         upstreams: Upstreams::new(endpoints, client_tls, bounds.upstream, helpers),
         clock: Clock::new(rt::now()),

@@ -93,6 +93,7 @@ pub enum Limit {
     FunctionResultBytes,
     FunctionConnections,
     FunctionCalls,
+    SigningKeys,
     ListenBacklog,
     DeferAccept,
     FastOpen,
@@ -168,7 +169,7 @@ const fn cap(row: Row) -> Row {
 }
 
 #[rustfmt::skip]
-pub(super) const ROWS: [Row; 123] = [
+pub(super) const ROWS: [Row; 124] = [
     // Requests.
     cap(row(Limit::RequestLineBytes, "request-line-bytes", Unit::Bytes, [10 * KIB, 256, 64 * KIB],
         "414, connection closed", "A request's first line: method, target, version (QUO-050)")),
@@ -349,6 +350,8 @@ pub(super) const ROWS: [Row; 123] = [
         "closed", "Connections of all workers on a node"),
     row(Limit::FunctionCalls, "function-calls", Unit::Count, [4096, 16, 1_048_576],
         "500", "Invocations on their way from the shards to the functions' thread"),
+    row(Limit::SigningKeys, "signing-keys", Unit::Count, [64, 1, 65_536],
+        "the one unused for longest is made anew", "Keys that a shard keeps for signing calls, one a credential, region and service"),
     // Sockets. 0 leaves it to the kernel, or off, unless the row says otherwise.
     row(Limit::ListenBacklog, "listen-backlog", Unit::Count, [4096, 1, 65_535],
         "the client's kernel tries again", "Connections of one listening socket that wait to be accepted; at most net.core.somaxconn"),
