@@ -210,7 +210,7 @@ pub(crate) struct BindArgs {
     pub(crate) pattern: String,
     /// A URL, a path or a name, as the kind has it
     pub(crate) target: String,
-    /// An option of the binding; may be repeated
+    /// An option of the binding; `NAME=@FILE` reads its value from a file; may be repeated
     #[arg(long = "option", value_name = "NAME=VALUE", value_parser = parse_pair)]
     pub(crate) options: Vec<(String, String)>,
 }
@@ -398,4 +398,6 @@ Examples:
 const BIND_HELP: &str = "\
 Examples:
   tidegate bind log-sink 'arn:aws:logs:us-east-1:000000000000:log-group:prod*' /var/log/tidegate/prod.log
-  tidegate bind function 'arn:aws:lambda:*' http://lambda.internal:9001";
+  tidegate bind function 'arn:aws:lambda:*' http://lambda.internal:9001
+  tidegate bind service-endpoint 's3.*' http://127.0.0.1:9000
+  tidegate bind credentials arn:aws:iam::000000000000:role/invoker AKIAEXAMPLE --option secret-access-key=@secret.txt";

@@ -1,5 +1,6 @@
 //! The command line: every sub-command with its arguments and the help that teaches it.
 
+mod function;
 mod manage;
 mod serve;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use function::{FunctionCommand, FunctionDeleteArgs, FunctionPutArgs, WorkerArgs};
 pub(crate) use manage::{
     ApplyArgs, BackupArgs, BasePathMode, BindArgs, CompletionsArgs, DeleteArgs, DeployArgs, DiffArgs,
     ExplainArgs, GetArgs, ImportArgs, ImportMode, ListArgs, NodeCommand, NodeRemoveArgs, NodeTokenArgs,
@@ -132,6 +134,11 @@ pub(crate) enum Command {
     Principal(PrincipalCommand),
     /// Say where a cloud name leads on this installation
     Bind(BindArgs),
+    /// Say how Lambda functions are invoked
+    #[command(subcommand)]
+    Function(FunctionCommand),
+    /// Run workers of a function, in the environment of the Lambda runtime
+    Worker(Box<WorkerArgs>),
     /// Print the certificate of the installation's own authority
     Ca,
     /// Show which phases a request would pass, and what each decides
@@ -204,6 +211,12 @@ mod tests {
             "tidegate node token",
             "tidegate principal create ops",
             "tidegate bind function arn:aws:lambda:us-east-1:000000000000:function:f http://127.0.0.1:9/",
+            "tidegate function put hello --runtime --listen 127.0.0.1:26000",
+            "tidegate function put hello --url http://127.0.0.1:9/ --allow a --allow b",
+            "tidegate function put hello --invoke http://127.0.0.1:9/ --credentials c",
+            "tidegate function list",
+            "tidegate function delete hello",
+            "tidegate worker hello -n 50 --handler a.b -- python3 -m awslambdaric a.b",
             "tidegate ca",
             "tidegate explain GET http://localhost/x",
             "tidegate test-invoke abc GET /pets/{id} --path /pets/1?a=b --header a:b --data @f --variable v=1",
@@ -226,6 +239,10 @@ mod tests {
             "tidegate import",
             "tidegate import f --mode replace",
             "tidegate up --shards 0",
+            "tidegate function put hello",
+            "tidegate function put hello --runtime --url http://h",
+            "tidegate function put hello --url http://h --credentials c",
+            "tidegate worker hello -n 5",
         ] {
             assert_eq!(parse(line).expect_err(line).exit_code(), 2, "{line}");
         }

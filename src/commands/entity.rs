@@ -2,11 +2,9 @@
 
 use anyhow::Context;
 use serde_json::Value;
-use tidegate_proto::admin::v1::{
-    ApplyEntity, ApplyRequest, Binding, DeleteRequest, Entity, GetRequest, ListRequest, entity::Body,
-};
+use tidegate_proto::admin::v1::{DeleteRequest, Entity, GetRequest, ListRequest};
 
-use super::import::warn_incomplete;
+use super::{function, import::warn_incomplete};
 use crate::{
     cli::{BindArgs, DeleteArgs, GetArgs, GlobalArgs, ListArgs, OutputFormat},
     client::{Client, check_name},
@@ -108,41 +106,13 @@ pub(crate) async fn delete(global: &GlobalArgs, args: &DeleteArgs) -> anyhow::Re
 
 /// `tidegate bind`.
 pub(crate) async fn bind(global: &GlobalArgs, args: &BindArgs) -> anyhow::Result<()> {
+    let options = args
+        .options
+        .iter()
+        .map(|(name, value)| Ok((name.clone(), from_file(value)?)))
+        .collect::<anyhow::Result<_>>()?;
     let mut client = Client::connect(global).await?;
-    let binding = Binding {
-        id: None,
-        kind: Some(args.kind.clone()),
-        pattern: Some(args.pattern.clone()),
-        target: Some(args.target.clone()),
-        options: args.options.iter().cloned().collect(),
-    };
-    let entity = Entity {
-        name: "bindings".to_owned(),
-        body: Some(Body::Binding(binding)),
-        ..Entity::default()
-    };
-    // Binding the same name again changes where it leads.
-    let key = format!("{} {}", args.kind, args.pattern);
-    let request = ApplyRequest {
-        entities: vec![ApplyEntity {
-            entity: Some(entity),
-            key,
-            ..ApplyEntity::default()
-        }],
-        ..ApplyRequest::default()
-    };
-    let response = client
-        .api
-        .apply(request)
-        .await
-        .map_err(|status| client.explain(status))?
-        .into_inner();
-    warn_incomplete(response.rollout.as_ref());
-    let bound = response
-        .entities
-        .into_iter()
-        .next()
-        .context("the server did not say what it bound")?;
+    let bound = function::bind(&mut client, &args.kind, &args.pattern, &args.target, options).await?;
     match global.output {
         OutputFormat::Json => output::json(&bound),
         OutputFormat::Table => {
@@ -153,6 +123,16 @@ pub(crate) async fn bind(global: &GlobalArgs, args: &BindArgs) -> anyhow::Result
             Ok(())
         }
     }
+}
+
+/// An option's value, or what the file behind `@` holds: secrets do not belong into lists of processes.
+fn from_file(value: &str) -> anyhow::Result<String> {
+    let Some(file) = value.strip_prefix('@') else {
+        return Ok(value.to_owned());
+    };
+    let content = super::read_input(file.as_ref(), MAX_OPTION)?;
+    let text = String::from_utf8(content).with_context(|| format!("{file} is not text"))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// The members of an entity's body: the one object beside name and revision.
@@ -198,3 +178,5 @@ const TELLING: [&str; 14] = [
 ];
 
 const PAGE: u32 = 500;
+/// The largest file that an option is read from.
+const MAX_OPTION: u64 = 64 << 10;

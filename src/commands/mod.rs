@@ -3,10 +3,12 @@
 mod apply;
 mod backup;
 mod entity;
+mod function;
 mod import;
 mod nodes;
 mod test_invoke;
 mod upgrade;
+mod worker;
 
 pub(crate) use import::import_document;
 
@@ -16,7 +18,7 @@ use anyhow::Context;
 use clap::CommandFactory;
 
 use crate::{
-    cli::{Cli, Command, GlobalArgs, NodeCommand, PrincipalCommand},
+    cli::{Cli, Command, FunctionCommand, GlobalArgs, NodeCommand, PrincipalCommand},
     demo, logging, planes, supervise,
 };
 
@@ -48,6 +50,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::List(args) => client(&global, entity::list(&global, &args))?,
         Command::Delete(args) => client(&global, entity::delete(&global, &args))?,
         Command::Bind(args) => client(&global, entity::bind(&global, &args))?,
+        Command::Function(FunctionCommand::Put(args)) => client(&global, function::put(&global, &args))?,
+        Command::Function(FunctionCommand::List) => client(&global, function::list(&global))?,
+        Command::Function(FunctionCommand::Delete(args)) => {
+            client(&global, function::delete(&global, &args))?
+        }
+        Command::Worker(args) => client(&global, worker::run(&global, &args))?,
         Command::Nodes => client(&global, nodes::list(&global))?,
         Command::Node(NodeCommand::Token(args)) => client(&global, nodes::token(&global, &args))?,
         Command::Node(NodeCommand::Remove(args)) => client(&global, nodes::remove(&global, &args))?,
