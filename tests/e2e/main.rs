@@ -8,6 +8,7 @@ mod backends;
 mod coding;
 mod deploys;
 mod framing;
+mod functions;
 mod gateway_responses;
 mod hostile;
 mod http2;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         ("pets", pets::TESTS),
         ("backends", backends::TESTS),
         ("framing", framing::TESTS),
+        ("functions", functions::TESTS),
         ("smuggling", smuggling::TESTS),
         ("hostile", hostile::TESTS),
         ("http2", http2::TESTS),
